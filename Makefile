@@ -1,0 +1,53 @@
+# make quickstart   set up, then the whole chain on real code, on a CPU, in minutes
+# make test         set up, then every test that needs no GPU and no network
+# make check        lint, format, types, import contracts, unit and architecture tests
+# make test-gpu     the tests that need a CUDA device
+# make clean        remove what quickstart made
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+
+# The newest interpreter that the pins have wheels for; `make PYTHON=/path/to/python3.12 test` overrides it.
+PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(shell command -v $(name))))
+BIN := .venv/bin
+QUICKSTART ?=
+# Two test files at a time: each test uses one thread a rank.
+PARALLEL ?= -n 2 --dist loadfile
+
+.PHONY: quickstart test check test-gpu clean docs
+
+quickstart: .venv/base
+	$(BIN)/python tools/quickstart.py $(QUICKSTART)
+
+test: .venv/dev
+	$(BIN)/python -m pytest -q $(PARALLEL)
+
+check: .venv/dev
+	$(BIN)/ruff check --no-cache .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports
+	if [ -x $(BIN)/hadolint ]; then $(BIN)/hadolint Dockerfile; fi
+	$(BIN)/python -m pytest -q $(PARALLEL) tests/unit tests/architecture
+
+test-gpu: .venv/dev
+	$(BIN)/python -m pytest -q -m gpu tests/gpu
+
+docs: .venv/base
+	$(BIN)/python -m megatron.neox.config.reference --write
+
+clean:
+	rm -rf runs/quickstart
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11, 3.12 or 3.13 is needed; this is " + sys.version.split()[0] + ". Name one: make PYTHON=/path/to/python3.12") if not (3, 11) <= sys.version_info < (3, 14) else None'
+	$(PYTHON) -m venv .venv
+
+.venv/base: .venv/bin/python requirements/requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/requirements.txt
+	touch $@
+
+.venv/dev: .venv/base requirements/requirements-dev.txt requirements/requirements-tensorboard.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/requirements-dev.txt
+	touch $@
