@@ -1,0 +1,73 @@
+"""The whole config: one frozen section for each part of the program, and what is derived from several."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from megatron.neox.config.data import DataConfig, EvaluationConfig, GenerationConfig, TokenizerConfig
+from megatron.neox.config.model import ModelConfig
+from megatron.neox.config.optimization import OptimizerConfig, PrecisionConfig, ScheduleConfig
+from megatron.neox.config.parallelism import LaunchConfig, ParallelismConfig
+from megatron.neox.config.section import PartChoice, Section
+from megatron.neox.config.training import CheckpointConfig, LoggingConfig, TrainingConfig
+
+
+class Config(Section):
+    """Every section; a component is handed its section, never this whole."""
+
+    model: ModelConfig
+    parallelism: ParallelismConfig = ParallelismConfig()
+    launch: LaunchConfig = LaunchConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    precision: PrecisionConfig = PrecisionConfig()
+    training: TrainingConfig = TrainingConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    logging: LoggingConfig = LoggingConfig()
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    data: DataConfig = DataConfig()
+    generation: GenerationConfig = GenerationConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    @classmethod
+    def from_flat(cls, keys: Mapping[str, Any]) -> Config:
+        """Sort flat YAML keys into their sections.
+
+        Raises:
+            pydantic.ValidationError: wrong types and values (`load.py` gives them a file and a line).
+        """
+        sections: dict[str, dict[str, Any]] = {name: {} for name in cls.model_fields}
+        owner = section_of()
+        for key, value in keys.items():
+            sections[owner[key]][key] = value
+        return cls.model_validate(sections)
+
+    def flat(self) -> dict[str, Any]:
+        """Every key with its value, as `from_flat` takes them and YAML writes them."""
+        return {key: _plain(getattr(getattr(self, section), key)) for key, section in section_of().items()}
+
+    def given(self) -> dict[str, Any]:
+        """Those of the keys that were given, not left at their defaults: what a checkpoint records."""
+        owner = section_of()
+        flat = self.flat().items()
+        return {key: value for key, value in flat if key in getattr(self, owner[key]).model_fields_set}
+
+
+def _plain(value: Any) -> Any:
+    """A value as YAML writes it; a part is its name, or `{"type": name, ...options}`."""
+    if isinstance(value, PartChoice):
+        return {"type": value.name, **value.options} if value.options else value.name
+    if isinstance(value, Section):
+        return value.model_dump(exclude_unset=True)
+    return [_plain(item) for item in value] if isinstance(value, list) else value
+
+
+def section_of() -> dict[str, str]:
+    """The section that owns each YAML key."""
+    owner: dict[str, str] = {}
+    for section, field in Config.model_fields.items():
+        for key in field.annotation.model_fields:  # pyright: ignore
+            assert key not in owner, f"{key} stands in {owner.get(key)} and {section}"
+            owner[key] = section
+    return owner
