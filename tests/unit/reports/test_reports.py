@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from megatron.neox.errors import InputError
+from megatron.neox.reports.loss_curve import draw_loss_curves
+from megatron.neox.reports.metrics import Metrics
+from megatron.neox.reports.page import Completion, Page, Table
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    lines = [
+        {"step": 10, "loss": 5.0},
+        {"step": 20, "loss": 4.5, "validation_loss": 4.75},
+        {"step": 30, "loss": 4.0},
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return tmp_path
+
+
+def test_a_curve_holds_only_the_steps_that_logged_the_key(run: Path) -> None:
+    metrics = Metrics(run)
+    assert metrics.curve("loss").steps == [10, 20, 30]
+    assert metrics.curve("validation_loss").steps == [20]
+    assert metrics.curve("validation_loss").last == 4.75
+    assert metrics.curve("absent").last is None
+
+
+def test_an_absent_or_broken_metrics_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"metrics\.jsonl does not exist"):
+        Metrics(tmp_path)
+    broken = tmp_path / "metrics.jsonl"
+    broken.write_text('{"step": 1, "loss": 2}\n{"step": 2, "lo')
+    with pytest.raises(InputError, match=r"metrics\.jsonl:2: not a JSON object"):
+        Metrics(broken)
+    broken.write_text("")
+    with pytest.raises(InputError, match="logged no step"):
+        Metrics(broken)
+
+
+def test_the_loss_curve_is_a_png_under_its_final_name_only(run: Path) -> None:
+    output = run / "loss.png"
+    draw_loss_curves({"one": Metrics(run), "two": Metrics(run)}, output)
+    assert output.read_bytes().startswith(b"\x89PNG")
+    assert [path.name for path in run.iterdir() if "partial" in path.name] == []
+
+
+def test_the_page_is_self_contained_and_escapes_code(run: Path) -> None:
+    picture = run / "loss.png"
+    draw_loss_curves({"run": Metrics(run)}, picture)
+    page = Page(
+        title="a <run>",
+        facts={"loss": 4.0},
+        picture=picture,
+        tables=[Table("files", ("file", "bits"), [("a.py", 1.23456)])],
+        completions=[Completion("a.py", "if a < b:\n\t", "return a", "return b")],
+    )
+    page.write(run / "report.html")
+    text = (run / "report.html").read_text()
+    assert "a &lt;run&gt;" in text
+    assert "if a &lt; b:\n\t" in text
+    assert "data:image/png;base64," in text
+    assert "<td>1.235</td>" in text
+    assert "http" not in text
+    assert "<script" not in text
+
+
+def report(*arguments: object) -> subprocess.CompletedProcess[str]:
+    tool = Path(__file__).resolve().parents[3] / "tools" / "report.py"
+    command = [sys.executable, str(tool), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+
+def test_the_command_compares_runs_under_the_name_it_was_given(run: Path) -> None:
+    done = report(run, f"again={run}", "--output", run / "out" / "0.4B")
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in (run / "out").iterdir()) == ["0.4B.html", "0.4B.png"]
+    page = (run / "out" / "0.4B.html").read_text()
+    assert f"<td>{run}</td>" in page
+    assert "<td>again</td>" in page
+
+
+def test_the_command_refuses_two_runs_of_one_name(run: Path) -> None:
+    done = report(f"a={run}", f"a={run}", "--output", run / "out")
+    assert done.returncode == 2
+    assert "two runs are named a; give each a name of its own: NAME=FOLDER" in done.stderr
