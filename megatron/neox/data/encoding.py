@@ -1,0 +1,183 @@
+"""Texts to ids in this process or in several, in the order of the texts, with bounded memory."""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Generator, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from megatron.neox.config import TokenizerConfig
+from megatron.neox.errors import DependencyError, ResourceError
+from megatron.neox.tokenizers import Tokenizer, build_tokenizer
+
+Chunk = tuple[list[str], int]  # texts, and the bytes they come from
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How texts become ids: sent to each worker, which reads the vocabulary itself."""
+
+    tokenizer: TokenizerConfig
+    append_eod: bool
+    fix_text: bool
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Ids of a chunk's documents end to end, int32 `[n]`, and the length of each.
+
+    `num_replaced` counts end-of-document ids inside documents: bytes that the vocabulary lacks.
+    """
+
+    ids: np.ndarray
+    sizes: np.ndarray
+    num_bytes: int
+    num_replaced: int
+
+
+class Encoder:
+    """Turns chunks into ids.
+
+    Raises:
+        DependencyError: texts are to be fixed, and ftfy is not installed.
+    """
+
+    def __init__(self, encoding: Encoding) -> None:
+        self._tokenizer: Tokenizer = build_tokenizer(encoding.tokenizer)
+        self._append_eod = encoding.append_eod
+        self._fix_text = _load_ftfy() if encoding.fix_text else None
+
+    def encode(self, chunk: Chunk) -> Encoded:
+        """Ids of a chunk."""
+        texts, num_bytes = chunk
+        if self._fix_text is not None:
+            texts = [self._fix_text(text) for text in texts]
+        documents = self._tokenizer.encode_batch(texts)
+        eod = self._tokenizer.eod
+        sizes = np.array([len(document) + self._append_eod for document in documents], np.int32)
+        ids = np.empty(int(sizes.sum(dtype=np.int64)), np.int32)
+        start, num_replaced = 0, 0
+        for document, size in zip(documents, sizes.tolist(), strict=True):
+            stop = start + len(document)
+            ids[start:stop] = document
+            num_replaced += int(np.count_nonzero(ids[start:stop] == eod))
+            if self._append_eod:
+                ids[stop] = eod
+            start += size
+        return Encoded(ids, sizes, num_bytes, num_replaced)
+
+
+def _load_ftfy() -> Any:
+    try:
+        return importlib.import_module("ftfy").fix_text
+    except ImportError as error:
+        raise DependencyError(
+            "--ftfy needs the package ftfy, which is not installed: pip install ftfy"
+        ) from error
+
+
+def encode_all(
+    chunks: Iterator[Chunk], encoding: Encoding, *, workers: int
+) -> Generator[Encoded, None, None]:
+    """Encode chunks in order; at most two a worker, and two more, are in memory.
+
+    Raises:
+        ResourceError: a worker died, as it does when memory runs out.
+    """
+    encoder = Encoder(encoding)
+    if workers <= 1:
+        with _one_thread():
+            yield from map(encoder.encode, chunks)
+        return
+    with _pool(encoding, workers) as pool:
+        yield from _in_order(pool, chunks, workers=workers)
+
+
+def _in_order(pool: ProcessPoolExecutor, chunks: Iterator[Chunk], *, workers: int) -> Iterator[Encoded]:
+    waiting: deque[Future[Encoded]] = deque()
+    try:
+        for chunk in chunks:
+            waiting.append(_submit(pool, chunk))
+            if len(waiting) >= 2 * workers + 2:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    except BrokenProcessPool as error:
+        raise ResourceError(
+            f"one of {workers} workers died, most likely for want of memory; give fewer --workers"
+        ) from error
+
+
+@contextmanager
+def _pool(encoding: Encoding, workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Worker processes, started from scratch: a fork would inherit the locks of libraries' threads."""
+    with _one_thread():
+        context = multiprocessing.get_context("spawn")
+        pool = ProcessPoolExecutor(workers, context, _start_worker, (encoding,))
+        try:
+            yield pool
+        except BaseException:
+            # What is under way is wanted no more; waiting for it would make Ctrl-C take seconds.
+            for worker in dict(pool._processes or {}).values():
+                worker.terminate()
+            raise
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _submit(pool: ProcessPoolExecutor, chunk: Chunk) -> Future[Encoded]:
+    """Hand over a chunk; this may start a worker, which inherits that Ctrl-C is not for it but for the parent."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return pool.submit(_encode, chunk)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Each process encodes with one thread: --workers says how many cores are used."""
+    name = "TOKENIZERS_PARALLELISM"
+    before = os.environ.get(name)
+    os.environ[name] = "false"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+_encoder: Encoder | None = None  # of this worker process
+
+
+def _start_worker(encoding: Encoding) -> None:
+    global _encoder
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _encoder = Encoder(encoding)
+
+
+def _end_with_parent() -> None:
+    """Leave when the parent is gone, killed perhaps: nobody reads the results any more."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    multiprocessing.connection.wait([parent.sentinel])
+    os._exit(1)
+
+
+def _encode(chunk: Chunk) -> Encoded:
+    assert _encoder is not None
+    return _encoder.encode(chunk)

@@ -1,0 +1,376 @@
+"""Token datasets of Megatron and GPT-NeoX: PREFIX.bin holds ids, PREFIX.idx where each document lies.
+
+::
+
+    PREFIX.bin   ids of all documents end to end, no header
+    PREFIX.idx   magic "MMIDIDX" NUL NUL | version uint64 = 1 | dtype code uint8
+                 | number of sequences n uint64 | number of borders d uint64
+                 | sizes int32 [n] | byte offsets int64 [n] | borders int64 [d]
+    PREFIX.json  how it was made (ours; other readers ignore it)
+
+Little endian throughout. The .idx appears last, so a dataset with an .idx is complete.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import struct
+from array import array
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from megatron.neox.errors import DatasetError, OutputError
+
+log = logging.getLogger(__name__)
+
+MAGIC = b"MMIDIDX\x00\x00"
+VERSION = 1
+_HEADER = struct.Struct("<9sQBQQ")
+
+# Codes 6 and 7 are floats, which Megatron and GPT-NeoX number differently; no token dataset has them.
+DTYPE_OF_CODE: dict[int, np.dtype[Any]] = {
+    code: np.dtype(name)
+    for code, name in ((1, "<u1"), (2, "<i1"), (3, "<i2"), (4, "<i4"), (5, "<i8"), (8, "<u2"))
+}
+_CODE_OF_DTYPE = {dtype: code for code, dtype in DTYPE_OF_CODE.items()}
+
+_UINT16_VOCABULARIES = 65500  # GPT-NeoX's bound, some way below 2 ** 16
+_COPY_BYTES = 16 << 20
+
+
+def dtype_for(vocab_size: int) -> np.dtype[Any]:
+    """Type of the ids: uint16 below 65,500, else int32."""
+    return np.dtype("<u2") if vocab_size < _UINT16_VOCABULARIES else np.dtype("<i4")
+
+
+def paths_of(prefix: str | Path) -> tuple[Path, Path, Path]:
+    """The .bin, .idx and .json of a prefix."""
+    return Path(f"{prefix}.bin"), Path(f"{prefix}.idx"), Path(f"{prefix}.json")
+
+
+class IndexedDataset:
+    """A dataset read through memory maps: opening it costs the same whatever its size.
+
+    Attributes:
+        sizes: tokens of each sequence, int32 `[n]`.
+        document_index: sequence at which each document begins, then n, int64 `[d]`.
+
+    Raises:
+        DatasetError: a file is absent, cut short, or no dataset; sizes found and expected are named.
+    """
+
+    def __init__(self, prefix: str | Path) -> None:
+        self.prefix = str(prefix)
+        bin_path, idx_path, _ = paths_of(prefix)
+        index = _map_file(idx_path)
+        self.dtype, num_sequences, num_borders = _read_header(index, idx_path)
+        offset = _HEADER.size
+        self.sizes: np.ndarray = index[offset : offset + 4 * num_sequences].view("<i4")
+        offset += 4 * num_sequences
+        self._pointers: np.ndarray = index[offset : offset + 8 * num_sequences].view("<i8")
+        offset += 8 * num_sequences
+        self.document_index: np.ndarray = index[offset : offset + 8 * num_borders].view("<i8")
+        self._check_bin(bin_path, idx_path)
+        self._tokens = _map_file(bin_path)
+
+    def _check_bin(self, bin_path: Path, idx_path: Path) -> None:
+        expected = 0
+        if len(self.sizes):
+            expected = int(self._pointers[-1]) + int(self.sizes[-1]) * self.dtype.itemsize
+        try:
+            found = bin_path.stat().st_size
+        except OSError as error:
+            raise DatasetError(f"cannot read {bin_path}: {error.strerror}; {_REMEDY}") from error
+        if found < expected:
+            raise DatasetError(
+                f"{bin_path} is too short: it has {found:,} bytes, {idx_path} speaks of {expected:,}; "
+                f"{_REMEDY}"
+            )
+        if found > expected:
+            log.warning(
+                "%s has %d bytes more than %s speaks of; they are left out",
+                bin_path,
+                found - expected,
+                idx_path,
+            )
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """Ids of one sequence, in the dataset's own type; a view of the map."""
+        return self.read(index)
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of all sequences."""
+        return int(self.sizes.sum(dtype=np.int64))
+
+    def read(self, index: int, offset: int = 0, length: int | None = None) -> np.ndarray:
+        """`length` ids of a sequence from `offset` on, to its end where none is given.
+
+        Raises:
+            DatasetError: the index points outside the .bin: the .idx is damaged.
+        """
+        size = int(self.sizes[index])
+        length = size - offset if length is None else length
+        if not 0 <= offset <= offset + length <= size:
+            raise IndexError(f"{length} tokens from {offset} on are not in sequence {index} of {size} tokens")
+        itemsize = self.dtype.itemsize
+        start = int(self._pointers[index]) + offset * itemsize
+        stop = start + length * itemsize
+        if start < 0 or stop > len(self._tokens):
+            raise DatasetError(
+                f"{self.prefix}.idx is damaged: sequence {index} would lie at bytes {start} to {stop} of "
+                f"{len(self._tokens)}; {_REMEDY}"
+            )
+        return self._tokens[start:stop].view(self.dtype)
+
+
+_REMEDY = "copy both files anew, or make them with tools/preprocess_data.py --overwrite"
+
+
+def _map_file(path: Path) -> np.ndarray:
+    """The bytes of a file as a read-only map, uint8 `[n]`; an empty file cannot be mapped and is empty."""
+    try:
+        if path.stat().st_size == 0:
+            return np.empty(0, np.uint8)
+        return np.asarray(np.memmap(path, np.uint8, mode="r"))
+    except OSError as error:
+        raise DatasetError(
+            f"cannot read {path}: {error.strerror} (in full: {path.absolute()}); "
+            "data paths are given without .bin or .idx, such as data/code_text_document"
+        ) from error
+
+
+def _read_header(index: np.ndarray, path: Path) -> tuple[np.dtype[Any], int, int]:
+    """Type of the ids, number of sequences, number of document borders."""
+    if len(index) < _HEADER.size:
+        raise DatasetError(
+            f"{path} is cut short: it has {len(index)} bytes, its header alone {_HEADER.size}; {_REMEDY}"
+        )
+    magic, version, code, num_sequences, num_borders = _HEADER.unpack(index[: _HEADER.size].tobytes())
+    if magic != MAGIC:
+        raise DatasetError(
+            f"{path} is no .idx of a memory-mapped dataset: it begins with {magic!r}, not {MAGIC!r}; "
+            "datasets of the kinds lazy and cached must be made anew with tools/preprocess_data.py"
+        )
+    if version != VERSION:
+        raise DatasetError(f"{path} has version {version}, only {VERSION} is known; {_REMEDY}")
+    if code not in DTYPE_OF_CODE:
+        raise DatasetError(
+            f"{path} has ids of type code {code}; known are {sorted(DTYPE_OF_CODE)}; {_REMEDY}"
+        )
+    expected = _HEADER.size + 12 * num_sequences + 8 * num_borders
+    if len(index) < expected:
+        raise DatasetError(
+            f"{path} is cut short: it has {len(index):,} bytes, {expected:,} are needed for "
+            f"{num_sequences:,} sequences; {_REMEDY}"
+        )
+    return DTYPE_OF_CODE[code], num_sequences, num_borders
+
+
+class IndexedDatasetWriter:
+    """Writes PREFIX.bin, .idx and .json, which appear under these names when the `with` block ends well.
+
+    Until then ids go to PREFIX.bin.partial, locked against a second run; an error or Ctrl-C removes it, and
+    what a killed run left is written over.
+
+    Args:
+        metadata: content of PREFIX.json; may be set any time before the block ends.
+        overwrite: replace a dataset that stands under the prefix.
+
+    Raises:
+        OutputError: the dataset exists, or another run is writing it.
+        DatasetError: an id does not fit `dtype`, a document has 2**31 tokens or more.
+        OSError: the disk is full, with the file's name.
+    """
+
+    def __init__(
+        self,
+        prefix: str | Path,
+        dtype: np.dtype[Any] | type,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        self.prefix = str(prefix)
+        self.dtype = np.dtype(dtype).newbyteorder("<")
+        if self.dtype not in _CODE_OF_DTYPE:
+            raise DatasetError(f"{self.prefix}: ids of type {self.dtype} cannot be written")
+        self.metadata: dict[str, Any] = dict(metadata or {})
+        self.num_tokens = 0
+        self._overwrite = overwrite
+        self._sizes = array("i")
+        self._borders = array("q", [0])
+        self._bin_path, self._idx_path, self._json_path = paths_of(prefix)
+        self._limits = np.iinfo(self.dtype)
+
+    @property
+    def num_documents(self) -> int:
+        """Documents written so far."""
+        return len(self._borders) - 1
+
+    def __enter__(self) -> IndexedDatasetWriter:
+        self._refuse_existing()
+        try:
+            self._bin_path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = _open_locked(_partial(self._bin_path))
+        except (PermissionError, NotADirectoryError, FileExistsError, IsADirectoryError) as error:
+            raise OutputError(
+                f"cannot write {self._bin_path}: {error.strerror}: {error.filename}; "
+                "give another --output-prefix"
+            ) from error
+        return self
+
+    def _refuse_existing(self) -> None:
+        existing = [str(path) for path in (self._bin_path, self._idx_path) if path.exists()]
+        if existing and not self._overwrite:
+            raise OutputError(
+                f"{' and '.join(existing)} exist already; give another --output-prefix, "
+                "or --overwrite to replace them"
+            )
+
+    def add(self, ids: Sequence[int] | np.ndarray) -> None:
+        """Append one document."""
+        self.add_many(np.asarray(ids, dtype=np.int64), [len(ids)])
+
+    def add_many(self, ids: np.ndarray, sizes: Sequence[int] | np.ndarray) -> None:
+        """Append documents whose ids lie end to end, `sizes[i]` tokens each."""
+        if int(np.sum(sizes, dtype=np.int64)) != len(ids):
+            raise DatasetError(f"{self.prefix}: the documents' sizes do not add up to {len(ids)} tokens")
+        self._check_ids(ids)
+        first = len(self._sizes)
+        try:
+            self._sizes.extend(int(size) for size in sizes)
+        except OverflowError as error:
+            raise DatasetError(f"{self.prefix}: a document has 2**31 tokens or more; divide it") from error
+        self._borders.extend(range(first + 1, len(self._sizes) + 1))
+        self._write(ids.astype(self.dtype, copy=False))
+        self.num_tokens += len(ids)
+
+    def _check_ids(self, ids: np.ndarray) -> None:
+        if len(ids) and ids.dtype != self.dtype:
+            lowest, highest = int(ids.min()), int(ids.max())
+            if lowest < self._limits.min or highest > self._limits.max:
+                raise DatasetError(
+                    f"{self.prefix}: ids from {lowest} to {highest} do not fit {self.dtype}; "
+                    "the type follows from the size of the vocabulary"
+                )
+
+    def merge(self, prefix: str | Path) -> None:
+        """Append all of another dataset of the same id type, document borders kept.
+
+        Raises:
+            DatasetError: the other dataset is damaged, or its ids are of another type.
+        """
+        other = IndexedDataset(prefix)
+        if other.dtype != self.dtype:
+            raise DatasetError(
+                f"{prefix} has ids of {other.dtype}, {self.prefix} of {self.dtype}; they cannot be merged"
+            )
+        first = len(self._sizes)
+        self._sizes.frombytes(np.ascontiguousarray(other.sizes).tobytes())
+        self._borders.extend((other.document_index[1:] + first).tolist())
+        for index in range(len(other)):
+            self._write(other[index])
+        self.num_tokens += other.num_tokens
+
+    def _write(self, ids: np.ndarray) -> None:
+        try:
+            self._file.write(ids.tobytes())
+        except OSError as error:
+            error.filename = error.filename or str(self._bin_path)
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._publish()
+        finally:
+            # Closing flushes, which a full disk refuses again; what counts was said before.
+            with contextlib.suppress(OSError):
+                self._file.close()
+            for path in (self._bin_path, self._idx_path, self._json_path):
+                _partial(path).unlink(missing_ok=True)
+
+    def _publish(self) -> None:
+        self._refuse_existing()
+        _flush(self._file, self._bin_path)
+        with open(_partial(self._idx_path), "wb") as file:
+            self._write_index(file)
+            _flush(file, self._idx_path)
+        with open(_partial(self._json_path), "w", encoding="utf-8") as file:
+            counts = {
+                "num_documents": self.num_documents,
+                "num_tokens": self.num_tokens,
+                "dtype": self.dtype.name,
+            }
+            json.dump(counts | self.metadata, file, indent=2)
+            file.write("\n")
+            _flush(file, self._json_path)
+        # No moment may pair a new .bin with an old .idx.
+        self._idx_path.unlink(missing_ok=True)
+        for path in (self._bin_path, self._json_path, self._idx_path):
+            os.replace(_partial(path), path)
+        _flush_folder(self._bin_path.parent)
+
+    def _write_index(self, file: BinaryIO) -> None:
+        sizes = np.frombuffer(self._sizes, np.int32)
+        pointers = np.zeros(len(sizes), "<i8")
+        np.cumsum(sizes[:-1], dtype=np.int64, out=pointers[1:])
+        pointers *= self.dtype.itemsize
+        file.write(_HEADER.pack(MAGIC, VERSION, _CODE_OF_DTYPE[self.dtype], len(sizes), len(self._borders)))
+        file.write(sizes.astype("<i4", copy=False).tobytes())
+        file.write(pointers.tobytes())
+        file.write(np.frombuffer(self._borders, np.int64).astype("<i8", copy=False).tobytes())
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(path.name + ".partial")
+
+
+def _open_locked(path: Path) -> BinaryIO:
+    """A new file that no other run writes; the lock ends with the process, so a killed run holds nothing."""
+    file = open(path, "ab")  # noqa: SIM115 - closed by the writer's __exit__
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # The run that held the lock may have renamed this very file to its final name meanwhile.
+        if not os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+            raise FileNotFoundError(path)
+    except (BlockingIOError, FileNotFoundError) as error:
+        file.close()
+        raise OutputError(
+            f"another run is writing {path}; wait for it, or give another --output-prefix"
+        ) from error
+    with contextlib.suppress(OSError):  # a device such as /dev/full has no length
+        file.truncate(0)
+    return file
+
+
+def _flush(file: Any, path: Path) -> None:
+    """Write through to the disk; an error carries the final name, which the user knows."""
+    try:
+        file.flush()
+        os.fsync(file.fileno())
+    except OSError as error:
+        error.filename = str(path)
+        raise
+
+
+def _flush_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import gzip
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow
+import pytest
+import zstandard
+from pyarrow import parquet
+
+from megatron.neox.corpus.document import Document, Tally
+from megatron.neox.corpus.readers import read_jsonl, read_parquet, read_text, reader_name
+from megatron.neox.corpus.texts import usable_texts
+from megatron.neox.errors import InputError
+
+LINES = (
+    b'{"text": "a\\r\\n", "id": 1}\n\n{"text": null}\n'
+    b'{"text": "\\ud800"}\n{"other": "b"}\n{"text": "\xc3\xa9"}'
+)
+
+
+def zstd(data: bytes) -> bytes:
+    # Two frames: what `cat a.zst b.zst` gives must be read to its end.
+    middle = data.index(b"\n") + 1
+    packer = zstandard.ZstdCompressor()
+    return packer.compress(data[:middle]) + packer.compress(data[middle:])
+
+
+@pytest.mark.parametrize(
+    ("name", "pack"), [("a.jsonl", bytes), ("a.jsonl.gz", gzip.compress), ("a.jsonl.zst", zstd)]
+)
+def test_json_lines_plain_and_packed(tmp_path: Path, name: str, pack: Callable[[bytes], bytes]) -> None:
+    path = tmp_path / name
+    path.write_bytes(pack(LINES))
+    tally = Tally()
+    assert list(read_jsonl(path, tally)) == [
+        Document(f"{path}:1", b"a\r\n", is_file=False),
+        Document(f"{path}:6", "é".encode(), is_file=False),
+    ]
+    assert tally.skipped == {"no_text": 2, "blank_line": 1, "not_utf8": 1}
+    assert [document.data for document in read_jsonl(path, Tally(), key="other")] == [b"b"]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b'{"text": "a"}\n{"text"\n', r"a\.jsonl:2: not JSON"),
+        (b"[1]\n", r"a\.jsonl:1: a record is an object"),
+        (b'{"text": 3, "code": ""}\n', r"a\.jsonl:1: text holds int, not text.*this record has: text, code"),
+        (b'{"text": "\xff"}\n', r"a\.jsonl:1: not JSON"),
+    ],
+)
+def test_bad_records_are_named_by_line(tmp_path: Path, data: bytes, message: str) -> None:
+    (tmp_path / "a.jsonl").write_bytes(data)
+    with pytest.raises(InputError, match=message):
+        list(read_jsonl(tmp_path / "a.jsonl", Tally()))
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("a.jsonl.gz", gzip.compress(LINES)[:-9]),
+        ("a.jsonl.gz", LINES),
+        ("a.jsonl.zst", LINES),
+        ("a.jsonl.zst", zstd(LINES)[:-3]),
+    ],
+)
+def test_damaged_archives_are_named(tmp_path: Path, name: str, data: bytes) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(InputError, match=rf"{name} is damaged or cut short"):
+        list(read_jsonl(tmp_path / name, Tally()))
+
+
+def test_parquet_columns_of_text_and_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    columns = {
+        "content": ["é", None, ""],
+        "raw": [b"\xff", b"b", None],
+        "stars": [1, 2, 3],
+        "big": pyarrow.array(["x"] * 3, pyarrow.large_string()),
+    }
+    parquet.write_table(pyarrow.table(columns), path)
+    tally = Tally()
+    read = [(d.name, d.data) for d in read_parquet(path, tally, column="content")]
+    assert read == [(f"{path}:1", "é".encode()), (f"{path}:3", b"")]
+    assert tally.skipped == {"no_text": 1}
+    assert [d.data for d in read_parquet(path, tally, column="big")] == [b"x"] * 3
+    assert list(usable_texts(read_parquet(path, tally, column="raw"), tally)) == ["b"]
+    assert tally.skipped == {"no_text": 2, "not_utf8": 1}
+    with pytest.raises(InputError, match="has no column contents; did you mean content"):
+        list(read_parquet(path, tally, column="contents"))
+    with pytest.raises(InputError, match="the column stars holds int64, not text"):
+        list(read_parquet(path, tally, column="stars"))
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(InputError, match=r"a\.parquet is not a readable parquet file"):
+        list(read_parquet(path, tally, column="content"))
+
+
+def test_text_mode_of_files_and_not_of_records(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"\xef\xbb\xbfa\r\nb\rc\n")
+    (document,) = read_text(path, Tally())
+    assert document.text() == "a\nb\nc\n"
+    assert document.text(keep_byte_order_mark=True) == "\ufeffa\nb\nc\n"
+    assert document.num_bytes == 10
+    assert Document("r", document.data, is_file=False).text() == "\ufeffa\r\nb\rc\n"
+    with pytest.raises(InputError, match=r"cannot read .*absent"):
+        list(read_text(tmp_path / "absent", Tally()))
+
+
+def test_what_cannot_be_used_as_text_is_counted() -> None:
+    tally = Tally()
+    sources = {"ok": b" \n", "nul": b"a\0", "latin": b"\xe9", "none": b"", "mark": b"\xef\xbb\xbf"}
+    documents = [Document(name, data, is_file=True) for name, data in sources.items()]
+    assert list(usable_texts(documents, tally)) == [" \n"]
+    assert (tally.num_documents, tally.num_bytes) == (1, 2)
+    assert tally.reasons() == "2 empty, 1 binary, 1 not_utf8"
+
+
+def test_a_path_finds_its_reader(tmp_path: Path) -> None:
+    names = ["a.jsonl", "b.JSONL.ZST", "c.parquet", "d.py", "e.json.gz"]
+    for name in names:
+        (tmp_path / name).touch()
+    assert [reader_name(tmp_path / name) for name in names] == ["jsonl", "jsonl", "parquet", "text", "jsonl"]
+    assert reader_name(tmp_path) == "directory"
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="neither a file nor a folder"):
+        reader_name(tmp_path / "pipe")
+    with pytest.raises(InputError, match="absent does not exist"):
+        reader_name(tmp_path / "absent")
