@@ -1,0 +1,88 @@
+"""A model as an ordered list of layers not built yet, so that each pipeline stage builds its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from megatron.neox.nn.cache import KeyValueCache
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """One layer: what to build, where its weights stand on disk, and how it runs.
+
+    Args:
+        number: GPT-NeoX's number of the layer's file: 0 embedding, 2 to L + 1 layers, L + 3 norm, L + 4 head.
+        layer_class: module that maps one tensor to one tensor.
+        arguments: its keyword arguments.
+        tied_key: layers with the same key share one module; the first to be listed owns its file.
+        forward: how the layer runs where not by the module's own forward: `forward(module, x, cache=cache)`.
+    """
+
+    number: int
+    layer_class: type[nn.Module]
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    tied_key: str | None = None
+    forward: Callable[..., Tensor] | None = None
+
+    def build(self) -> nn.Module:
+        """The layer, its weights drawn from torch's global CPU generator as it stands."""
+        return self.layer_class(**self.arguments)
+
+
+class PlainModel(nn.Module):
+    """All layers in one process, one after the other, for inference, tests and the engine without a pipeline.
+
+    Args:
+        before_build: called with a layer's place in the list before it is built, to seed its weights.
+    """
+
+    def __init__(
+        self, plans: Sequence[LayerPlan], *, before_build: Callable[[int], None] | None = None
+    ) -> None:
+        super().__init__()
+        self.plans = tuple(plans)
+        self.layers = nn.ModuleDict()
+        self._order: list[nn.Module] = []
+        tied: dict[str, nn.Module] = {}
+        for index, plan in enumerate(self.plans):
+            layer = tied.get(plan.tied_key) if plan.tied_key else None
+            if layer is None:
+                if before_build is not None:
+                    before_build(index)
+                layer = self.layers[f"{plan.number:02d}"] = plan.build()
+                if plan.tied_key:
+                    tied[plan.tied_key] = layer
+            self._order.append(layer)
+
+    def forward(
+        self, token_ids: Tensor, *, cache: KeyValueCache | None = None, at: Sequence[int] | None = None
+    ) -> Tensor:
+        """Token ids [b, s] to logits [s, b, v]; with a cache they follow those it holds, and join.
+
+        Args:
+            at: a place in each row, whose logits alone are computed, [1, b, v].
+        """
+        x = token_ids
+        for plan, layer in zip(self.plans, self._order, strict=True):
+            if at is not None and plan is self.plans[-1]:
+                x = x[list(at), range(len(at))].unsqueeze(0)  # [1, b, h]
+            x = plan.forward(layer, x, cache=cache) if plan.forward else layer(x, cache=cache)
+        if cache is not None:
+            cache.advance(token_ids.shape[1])
+        return x
+
+    def numbered_layers(self) -> dict[int, nn.Module]:
+        """Layers by the number of their file; tied ones once."""
+        return {int(number): layer for number, layer in self.layers.items()}
+
+
+def plain_model(
+    plans: Sequence[LayerPlan], *, before_build: Callable[[int], None] | None = None
+) -> PlainModel:
+    """Build every layer of the list into one module."""
+    return PlainModel(plans, before_build=before_build)

@@ -1,0 +1,60 @@
+"""Which tokens a query sees."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from megatron.neox.config import ModelConfig
+from megatron.neox.nn.attention import make_attention
+from megatron.neox.nn.parallel import TensorParallel
+from megatron.neox.nn.positions import make_position
+
+
+def attention(name: str, **keys: Any) -> nn.Module:
+    sizes = {"num_layers": 1, "hidden_size": 16, "num_attention_heads": 4, "seq_length": 8}
+    model = ModelConfig(**{**sizes, "max_position_embeddings": 8, "pos_emb": "none", **keys})
+    torch.manual_seed(0)
+    parallel = TensorParallel.single()
+    return make_attention(name, model, parallel, layer=0, position=make_position(model, parallel))
+
+
+def seen_by_last_token(layer: nn.Module) -> list[bool]:
+    hidden = torch.randn(8, 1, 16, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    layer(hidden)[-1].sum().backward()
+    assert isinstance(hidden.grad, Tensor)
+    return [bool(row.abs().sum() > 1e-9) for row in hidden.grad[:, 0]]
+
+
+def test_global_attention_sees_everything_before() -> None:
+    assert seen_by_last_token(attention("global")) == [True] * 8
+
+
+def test_local_attention_sees_its_window() -> None:
+    layer = attention("local", sliding_window_width=3)
+    assert seen_by_last_token(layer) == [False] * 5 + [True] * 3
+
+
+@pytest.mark.parametrize("pos_emb", ["none", "alibi"])
+def test_no_token_sees_the_future(pos_emb: str) -> None:
+    layer = attention("global", pos_emb=pos_emb)
+    hidden = torch.randn(8, 1, 16, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    layer(hidden)[3].sum().backward()
+    assert isinstance(hidden.grad, Tensor)
+    assert torch.count_nonzero(hidden.grad[4:]) == 0
+
+
+def test_attention_dropout_follows_the_global_seed() -> None:
+    layer = attention("global", attention_dropout=0.5).train()
+    hidden = torch.randn(8, 1, 16, generator=torch.Generator().manual_seed(1))
+
+    def run(seed: int) -> Tensor:
+        torch.manual_seed(seed)
+        return layer(hidden)
+
+    assert torch.equal(run(1), run(1))
+    assert not torch.equal(run(1), run(2))
+    assert torch.equal(layer.eval()(hidden), layer(hidden))
