@@ -1,0 +1,177 @@
+"""A trained model for generation and evaluation: the plain layers, without DeepSpeed.
+
+The weights come from the layer files by logical tensor, whatever grid they were saved on; pipeline stages are folded
+into one (`ProcessGrid.build(..., fold_pipeline=True)`), tensor ranks stay.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from megatron.neox.config.config import Config
+from megatron.neox.config.model import ModelConfig
+from megatron.neox.engine.architecture import check_architecture, describe_architecture
+from megatron.neox.engine.checkpoint_folder import find_checkpoint
+from megatron.neox.engine.grid import ProcessGrid
+from megatron.neox.engine.manifest import NAME, Manifest
+from megatron.neox.engine.weights import read_weights
+from megatron.neox.errors import CheckpointError, ConfigError, VocabularyError
+from megatron.neox.layouts import neox
+from megatron.neox.models.plan import PlainModel, plain_model
+from megatron.neox.nn.cache import KeyValueCache
+from megatron.neox.nn.parallel import TensorParallel
+from megatron.neox.plugins import models
+from megatron.neox.tokenizers import Tokenizer
+
+log = logging.getLogger(__name__)
+
+
+class InferenceModel:
+    """Next-token logits over the whole vocabulary, the same on every tensor rank.
+
+    Attributes:
+        config: the architecture.
+        vocab_size: ids that mean something; the logits of those behind it are -inf.
+        padded_vocab_size: V, length of a row of logits.
+        max_positions: longest sequence, in tokens.
+        checkpoint: the folder that the weights came from.
+    """
+
+    def __init__(
+        self,
+        model: PlainModel,
+        config: ModelConfig,
+        parallel: TensorParallel,
+        *,
+        vocab_size: int,
+        padded_vocab_size: int,
+        checkpoint: Path,
+    ) -> None:
+        self.model = model.eval()
+        self.config = config
+        self.parallel = parallel
+        self.vocab_size = vocab_size
+        self.padded_vocab_size = padded_vocab_size
+        self.max_positions = config.max_position_embeddings
+        self.device = parallel.device
+        self.checkpoint = checkpoint
+
+    @torch.inference_mode()
+    def logits(
+        self, token_ids: Tensor, cache: KeyValueCache | None = None, *, at: Sequence[int] | None = None
+    ) -> Tensor:
+        """Ids [b, s] to logits [b, s, V] in the model's number format; with a cache the ids follow its tokens.
+
+        Args:
+            at: a place in each row, whose logits alone are computed, [b, 1, V].
+        """
+        shard = self.model(token_ids.to(self.device), cache=cache, at=at)  # [s, b, V / t]
+        whole = self.parallel.gather(shard).transpose(0, 1)  # [b, s, V]
+        whole[..., self.vocab_size :] = float("-inf")  # rows of padding, which training never taught anything
+        return whole
+
+    def new_cache(self, batch: int, max_length: int) -> KeyValueCache:
+        """Room for `max_length` tokens in each of `batch` rows."""
+        return KeyValueCache(batch, max_length, self.config, self.parallel)
+
+
+def load_model(config: Config, grid: ProcessGrid, *, tokenizer: Tokenizer) -> InferenceModel:
+    """The model of the `load` folder, on this rank's share of the grid; every rank calls this.
+
+    Raises:
+        CheckpointError: there is no intact checkpoint, or it is of another architecture.
+        VocabularyError: the tokenizer is not the one that the model was trained with.
+        ConfigError: no `load` folder is given, or the device cannot do the precision.
+    """
+    checkpoint = _find(config, grid)
+    manifest = Manifest.read(checkpoint) if (checkpoint / NAME).exists() else None
+    padded_vocab_size = _padded_vocab_size(checkpoint, manifest)
+    _check_vocabulary(tokenizer, manifest, checkpoint, padded_vocab_size)
+    if manifest is not None:
+        wanted = describe_architecture(config.model, padded_vocab_size)
+        check_architecture(manifest.architecture, wanted, checkpoint)
+    parallel = replace(grid.tensor_parallel(_dtype(config, grid)), sequence_parallel=False)
+    plans = models.get(config.model.model)(
+        config.model, padded_vocab_size=padded_vocab_size, parallel=parallel
+    )
+    model = plain_model(plans)
+    with torch.no_grad():
+        for number, layer in model.numbered_layers().items():
+            weights = read_weights(checkpoint, number, layer, rank=parallel.rank, size=parallel.size)
+            for name, parameter in layer.named_parameters():
+                parameter.copy_(weights[name])
+    log.info("loaded %s", checkpoint)
+    return InferenceModel(
+        model.to(grid.device),
+        config.model,
+        parallel,
+        vocab_size=tokenizer.vocab_size,
+        padded_vocab_size=padded_vocab_size,
+        checkpoint=checkpoint,
+    )
+
+
+def _find(config: Config, grid: ProcessGrid) -> Path:
+    folder = config.checkpoint.load
+    if folder is None:
+        raise ConfigError(["load is missing: the folder that holds the checkpoints"])
+    if config.parallelism.num_pipe_stages > 1 and grid.pipe_size == 1:
+        log.info("the %d pipeline stages are folded into one", config.parallelism.num_pipe_stages)
+    checkpoint = find_checkpoint(Path(folder), iteration=config.checkpoint.iteration, strict=True)
+    assert checkpoint is not None
+    if (
+        not (checkpoint / NAME).exists()
+        and neox.tensor_size_of(checkpoint) > 1
+        and config.model.gpt_j_residual
+    ):
+        raise CheckpointError(
+            f"{checkpoint} was written by GPT-NeoX with model_parallel_size {neox.tensor_size_of(checkpoint)} and "
+            "gpt_j_residual, where each rank adds biases of its own; convert it to one rank there first"
+        )
+    return checkpoint
+
+
+def _dtype(config: Config, grid: ProcessGrid) -> str:
+    """The config's number format; fp16 becomes fp32 on a CPU, which loses nothing."""
+    dtype = config.precision.dtype
+    if dtype == "fp16" and grid.device.type == "cpu":
+        log.warning(
+            "fp16 is computed in fp32 on a CPU; --set precision=bf16 is faster and takes half the memory"
+        )
+        return "fp32"
+    grid.require_dtype(dtype)
+    return dtype
+
+
+def _padded_vocab_size(checkpoint: Path, manifest: Manifest | None) -> int:
+    if manifest is not None:
+        return int(manifest.architecture["padded_vocab_size"])
+    num_writers = neox.tensor_size_of(checkpoint)
+    embedding = neox.read_tensors(checkpoint / neox.weights_file(0, 0))
+    if "word_embeddings.weight" not in embedding:
+        raise CheckpointError(f"{checkpoint / neox.weights_file(0, 0)} holds no word_embeddings.weight")
+    return num_writers * embedding["word_embeddings.weight"].shape[0]
+
+
+def _check_vocabulary(
+    tokenizer: Tokenizer, manifest: Manifest | None, checkpoint: Path, padded_vocab_size: int
+) -> None:
+    if tokenizer.vocab_size > padded_vocab_size:
+        raise VocabularyError(
+            f"the tokenizer has {tokenizer.vocab_size} ids, and {checkpoint} has rows for {padded_vocab_size}; "
+            "give the vocabulary that the model was trained with"
+        )
+    trained = manifest.tokenizer if manifest is not None else {}
+    given = tokenizer.fingerprint()
+    differing = sorted(key for key in trained if trained[key] != given.get(key))
+    if differing:
+        lines = [f"  {key}: {trained[key]} then, {given.get(key, 'absent')} now" for key in differing]
+        raise VocabularyError(
+            "\n".join([f"{checkpoint} was trained with another tokenizer than the config names", *lines])
+        )

@@ -1,0 +1,99 @@
+"""What a checkpoint says of itself: manifest.json, the last file to be written, by which damage is found."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from megatron.neox.errors import CheckpointError
+from megatron.neox.files import write_whole
+
+NAME = "manifest.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """Size in bytes and SHA-256 of a file."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything about a checkpoint but its tensors."""
+
+    step: int
+    architecture: dict[str, Any]
+    """The config's model section, with the padded vocabulary's size."""
+    precision: str
+    tensor_size: int
+    """Tensor ranks that wrote it: files of each layer."""
+    optimizer: dict[str, Any] | None
+    """Name, state tensors and state numbers; none where only weights were saved."""
+    loss_scaler: dict[str, float]
+    tokenizer: dict[str, Any]
+    plugins: list[str]
+    layout: dict[str, int]
+    """The grid it was saved on, for readers."""
+    state: dict[str, Any]
+    """The training loop's own."""
+    files: dict[str, FileRecord] = field(default_factory=dict)
+    format: int = FORMAT
+
+    def write(self, folder: Path) -> None:
+        """Write manifest.json into the folder."""
+        write_whole(folder / NAME, json.dumps(asdict(self), indent=1, sort_keys=True) + "\n")
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest:
+        """Read a checkpoint's manifest.
+
+        Raises:
+            CheckpointError: it is absent, damaged, or of a newer version of this software.
+        """
+        path = folder / NAME
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if content["format"] > FORMAT:
+                raise CheckpointError(f"{path} is of format {content['format']}, written by a newer version")
+            content["files"] = {name: FileRecord(**record) for name, record in content["files"].items()}
+            return cls(**content)
+        except FileNotFoundError:
+            raise CheckpointError(f"{path} is missing; the checkpoint is not whole") from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{path} is damaged ({error}); take another checkpoint") from error
+
+    def damage(self, folder: Path) -> list[str]:
+        """What is wrong with the checkpoint's files, in words; nothing where all are as they were written."""
+        return [
+            problem
+            for name, record in sorted(self.files.items())
+            if (problem := _damage_of(folder / name, record))
+        ]
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames inside a folder outlive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _damage_of(path: Path, record: FileRecord) -> str | None:
+    if not path.is_file():
+        return f"{path.name} is missing"
+    size = path.stat().st_size
+    if size != record.size:
+        return f"{path.name} has {size} bytes instead of {record.size}"
+    with path.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != record.sha256:
+            return f"{path.name} has other content than was written"
+    return None

@@ -1,0 +1,49 @@
+"""One layer's weights out of a checkpoint, for this tensor rank, checked against the layer they are for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from megatron.neox.errors import CheckpointError
+from megatron.neox.layouts import neox
+from megatron.neox.models.plan import LayerPlan
+from megatron.neox.nn.parallel import ShardLayout, shard_layout
+
+
+def layouts_of(layer: nn.Module) -> dict[str, ShardLayout]:
+    """How each parameter of a layer is split over the tensor ranks, by name."""
+    return {name: shard_layout(parameter) for name, parameter in layer.named_parameters()}
+
+
+def owner_number(plan: LayerPlan, plans: Sequence[LayerPlan]) -> int:
+    """Number of the layer whose file holds the plan's weights: of tied layers, the first."""
+    if plan.tied_key is None:
+        return plan.number
+    return next(other.number for other in plans if other.tied_key == plan.tied_key)
+
+
+def read_weights(
+    checkpoint: Path, number: int, layer: nn.Module, *, rank: int, size: int
+) -> dict[str, Tensor]:
+    """The layer's tensors for tensor rank `rank` of `size`, whatever number of ranks wrote them.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or its names or shapes are not the layer's.
+    """
+    files = {
+        writer: neox.weights_file(number, writer) for writer in range(neox.tensor_size_of(checkpoint, number))
+    }
+    weights = neox.read_shard(checkpoint, files, layouts_of(layer), rank=rank, size=size)
+    for name, parameter in layer.named_parameters():
+        # ZeRO 3 keeps the whole shape in an attribute; the parameter itself is empty between steps.
+        shape = tuple(getattr(parameter, "ds_shape", parameter.shape))
+        found = tuple(weights[name].shape)
+        if found != shape:
+            raise CheckpointError(
+                f"{checkpoint / files[0]}: {name} is {found}, and the model's is {shape}; "
+                "the checkpoint is of another architecture"
+            )
+    return weights

@@ -1,0 +1,75 @@
+"""Distributed tests in under a second each: the test process imports everything once, then forks the ranks.
+
+CPU only, since CUDA does not survive a fork; tests/gpu starts processes of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import multiprocessing
+import os
+import queue
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from megatron.neox.launch.plan import free_port
+
+
+def run_ranks(
+    num_ranks: int, job: Callable[..., Any], *arguments: Any, timeout_seconds: float = 120
+) -> list[Any]:
+    """Call `job(*arguments)` in `num_ranks` forked processes and return their results, by rank.
+
+    Every rank finds RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_SIZE, MASTER_ADDR and MASTER_PORT in its environment.
+
+    Raises:
+        RuntimeError: a rank raised; holds its traceback, and the other ranks are killed.
+    """
+    context = multiprocessing.get_context("fork")
+    results = context.Queue()
+    port = free_port()
+    ranks = [
+        context.Process(target=_rank_main, args=(rank, num_ranks, port, results, job, arguments), daemon=True)
+        for rank in range(num_ranks)
+    ]
+    for rank in ranks:
+        rank.start()
+    values: dict[int, Any] = {}
+    try:
+        for _ in ranks:
+            try:
+                rank_number, error, value = results.get(timeout=timeout_seconds)
+            except queue.Empty:
+                raise RuntimeError(f"no rank answered for {timeout_seconds} s") from None
+            if error is not None:
+                raise RuntimeError(f"rank {rank_number} failed\n{error}")
+            values[rank_number] = value
+    finally:
+        for rank in ranks:
+            if len(values) == num_ranks:
+                rank.join(10)
+            if rank.is_alive():
+                rank.kill()
+                rank.join()
+    return [values[rank_number] for rank_number in range(num_ranks)]
+
+
+def _rank_main(
+    rank: int, num_ranks: int, port: int, results: Any, job: Callable[..., Any], arguments: tuple[Any, ...]
+) -> None:
+    os.environ.update(
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE=str(num_ranks),
+        LOCAL_SIZE=str(num_ranks),
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+    )
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # DeepSpeed prints the layers of a pipeline
+            value = job(*arguments)
+        results.put((rank, None, value))
+    except BaseException:
+        results.put((rank, traceback.format_exc(), None))
