@@ -1,0 +1,66 @@
+"""What a task is, and what it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from megatron.neox.config import EvaluationConfig
+from megatron.neox.errors import ConfigError, did_you_mean
+from megatron.neox.generation.language_model import LanguageModel
+from megatron.neox.generation.workers import Workers
+from megatron.neox.plugins import tasks
+from megatron.neox.tokenizers import Tokenizer
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """The outcome of one task."""
+
+    metrics: Mapping[str, float | int | None]
+    """By name; none where a metric has no value."""
+    config: Mapping[str, Any]
+    """How it was measured: whatever else would change the numbers."""
+    documents: Sequence[Mapping[str, Any]] = field(default_factory=list)
+    """A row for each document, for a file of their own."""
+
+
+class Task(Protocol):
+    """A task, made from its options before any weights are read, so that it can refuse them early.
+
+    The part that is registered is called with the config's section `evaluation`; its keyword-only parameters
+    are the options that eval_task_options may give it.
+    """
+
+    version: int
+    """Goes up when the same model would get other numbers."""
+
+    def run(self, model: LanguageModel, tokenizer: Tokenizer, workers: Workers) -> TaskResult:
+        """Measure; called by all ranks, which get the same result."""
+        ...
+
+
+def build_tasks(settings: EvaluationConfig) -> dict[str, Task]:
+    """The tasks of eval_tasks by name, with their options.
+
+    Raises:
+        ConfigError: there is none, or options are given to one that is not among them.
+        UnknownPartError: a name that no task has.
+    """
+    if not settings.eval_tasks:
+        raise ConfigError(['eval_tasks is missing: what to measure, such as ["perplexity"]'])
+    for name in settings.eval_tasks:
+        tasks.part(name)
+    for name in settings.eval_task_options:
+        if name not in settings.eval_tasks:
+            raise ConfigError(
+                [
+                    f"eval_task_options holds options of {name}, which is not among eval_tasks "
+                    f"({', '.join(settings.eval_tasks)}){did_you_mean(name, settings.eval_tasks)}"
+                ]
+            )
+    return {
+        name: tasks.build(name, settings, options=settings.eval_task_options.get(name))
+        for name in settings.eval_tasks
+    }

@@ -1,0 +1,1 @@
+"""Text from a trained model: prompts in, samples out, batched, with keys and values kept between tokens."""

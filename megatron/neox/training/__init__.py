@@ -1,0 +1,1 @@
+"""The training loop, and the hooks around it: validation, metrics, checkpoints, signals."""

@@ -1,0 +1,161 @@
+"""What a run reads: its tokenizer, and its datasets checked against it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from megatron.neox.config import Config, TokenizerConfig
+from megatron.neox.config.vocabulary import padded_vocab_size
+from megatron.neox.data.batches import Batches
+from megatron.neox.data.provenance import check_tokenizer, read_fingerprint
+from megatron.neox.data.samples import SampleDataset, build_datasets, data_prefixes
+from megatron.neox.engine.grid import ProcessGrid
+from megatron.neox.errors import ConfigError, VocabularyError
+from megatron.neox.tokenizers import Tokenizer, build_tokenizer
+from megatron.neox.training.resume import Position
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The tokenizer of a run, as far as training needs it."""
+
+    padded_size: int
+    eod: int | None
+    fingerprint: dict[str, Any]
+
+
+def find_vocabulary(config: Config) -> Vocabulary:
+    """Read the tokenizer; without vocabulary files, a padded_vocab_size is enough to train.
+
+    Raises:
+        ConfigError: neither is given.
+        VocabularyError: the files are wrong, or the vocabulary is larger than the model's.
+    """
+    given = config.model.padded_vocab_size
+    tokenizer = _find_tokenizer(config.tokenizer, needed=given is None)
+    if tokenizer is None:
+        assert given is not None
+        return Vocabulary(given, _recorded_eod(config), {})
+    size = given or padded_vocab_size(
+        tokenizer.vocab_size,
+        divisible_by=config.model.make_vocab_size_divisible_by,
+        tensor_size=config.parallelism.model_parallel_size,
+    )
+    if tokenizer.vocab_size > size:
+        raise VocabularyError(
+            f"the tokenizer has {tokenizer.vocab_size} ids, but padded_vocab_size is {size}; "
+            "leave that key out"
+        )
+    return Vocabulary(size, tokenizer.eod, tokenizer.fingerprint())
+
+
+def _find_tokenizer(section: TokenizerConfig, *, needed: bool) -> Tokenizer | None:
+    without_files = section.tokenizer_type == "GPT2BPETokenizer" and section.vocab_file is None
+    if not without_files:
+        return build_tokenizer(section)
+    if needed:
+        raise ConfigError(
+            [
+                "vocab_file is missing: the size of the vocabulary is not known; give vocab_file and "
+                "merge_file of the tokenizer that the dataset was made with, or padded_vocab_size"
+            ]
+        )
+    return None
+
+
+def _recorded_eod(config: Config) -> int | None:
+    for prefixes in data_prefixes(config.data).values():
+        for prefix in prefixes:
+            eod = (read_fingerprint(prefix) or {}).get("eod")
+            if eod is not None:
+                return int(eod)
+    return None
+
+
+class TrainingData:
+    """Training and validation samples of a run, and the batches cut from them.
+
+    Raises (when built):
+        DatasetError: a dataset is damaged or too short.
+        VocabularyError: a dataset was made with another tokenizer.
+        ConfigError: keys of the data section are missing or contradict each other.
+    """
+
+    def __init__(self, config: Config, grid: ProcessGrid, vocabulary: Vocabulary) -> None:
+        self.config = config
+        self.grid = grid
+        self.vocabulary = vocabulary
+        if config.data.eod_mask_loss and vocabulary.eod is None:
+            raise ConfigError(
+                ["eod_mask_loss needs the tokenizer's end of document; give vocab_file and merge_file"]
+            )
+        prefixes = [prefix for paths in data_prefixes(config.data).values() for prefix in paths]
+        check_tokenizer(
+            prefixes, fingerprint=vocabulary.fingerprint or None, padded_vocab_size=vocabulary.padded_size
+        )
+        training = config.training
+        assert training.train_iters is not None
+        assert training.train_batch_size is not None, "the config is not resolved"
+        assert training.train_micro_batch_size_per_gpu is not None
+        assert training.gradient_accumulation_steps is not None
+        self.micro_batch_size = training.train_micro_batch_size_per_gpu
+        self.accumulation = training.gradient_accumulation_steps
+        self.batch_size = training.train_batch_size
+        self.num_steps = training.train_iters
+        num_valid = training.eval_iters * self.batch_size if training.eval_interval else 0
+        self.sample_order = ""  # set by `training_batches`
+        self._datasets = self._build({"train": self.num_steps * self.batch_size, "valid": num_valid})
+
+    @property
+    def has_validation(self) -> bool:
+        """Whether there is anything to validate on."""
+        return self._datasets["valid"] is not None
+
+    def training_batches(self, position: Position) -> Batches:
+        """This rank's micro-batches from `position` on."""
+        remaining = (self.num_steps - position.step) * self.batch_size
+        dataset = self._datasets["train"]
+        assert dataset is not None
+        if position.num_samples + remaining > len(dataset):  # the batch size was another one before
+            dataset = self._build({"train": position.num_samples + remaining})["train"]
+            assert dataset is not None
+        if position.sample_order not in (None, dataset.identity):
+            log.warning(
+                "the order of training samples is not the one that the checkpoint counted in (the data, seed, "
+                "seq_length or number of epochs changed): some samples may come twice, and others later"
+            )
+        self.sample_order = dataset.identity
+        return self._batches(dataset, position.num_samples)
+
+    def validation_batches(self) -> Batches:
+        """This rank's micro-batches of a validation: the same each time, so that losses can be compared."""
+        dataset = self._datasets["valid"]
+        assert dataset is not None
+        return self._batches(dataset, 0)
+
+    def _batches(self, dataset: SampleDataset, first_sample: int) -> Batches:
+        return Batches(
+            dataset,
+            micro_batch_size=self.micro_batch_size,
+            data_rank=self.grid.data_rank,
+            data_size=self.grid.data_size,
+            first_sample=first_sample,
+            masked_eod=self.vocabulary.eod if self.config.data.eod_mask_loss else None,
+            vocab_size=self.vocabulary.padded_size,
+        )
+
+    def _build(self, num_samples: Mapping[str, int]) -> dict[str, SampleDataset | None]:
+        return build_datasets(
+            self.config.data,
+            seq_length=self.config.model.seq_length,
+            seed=self.config.training.seed,
+            num_samples=num_samples,
+            rank=self.grid.rank,
+            barrier=self.grid.barrier,
+            eod=self.vocabulary.eod,
+        )
