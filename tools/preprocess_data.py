@@ -1,0 +1,189 @@
+#!/usr/bin/env python3
+"""Tokenize source code, JSON lines, parquet or text into PREFIX_text_document.bin and .idx."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import deepy
+
+deepy.enter()
+
+from megatron.neox.config import TokenizerConfig
+from megatron.neox.data.tokenize import Progress, TokenizeSettings, tokenize
+from megatron.neox.errors import run_door
+
+_EXAMPLES = """examples:
+  tools/preprocess_data.py --input Code --tokenizer-type GPT2BPETokenizer --vocab-file code-vocab.json \\
+      --merge-file code-merges.txt --output-prefix Preprocessed/code --workers 16
+  tools/preprocess_data.py --input docs.jsonl.zst --tokenizer-type HFTokenizer --vocab-file tokenizer.json \\
+      --output-prefix data/docs --append-eod
+"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    _add_input(parser.add_argument_group("input"))
+    _add_tokenizer(parser.add_argument_group("tokenizer"))
+    _add_output(parser.add_argument_group("output and running"))
+    return parser
+
+
+def _add_input(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--input",
+        required=True,
+        help="a folder (every file below it is a document), or .jsonl[.gz|.zst], .parquet and text files; "
+        "several, divided by commas",
+    )
+    group.add_argument(
+        "--jsonl-keys",
+        nargs="+",
+        default=["text"],
+        metavar="KEY",
+        help="keys of JSON records, a dataset each",
+    )
+    group.add_argument("--text-column", default="text", metavar="NAME", help="column of parquet files")
+    group.add_argument(
+        "--num-docs", type=int, metavar="N", help="number of documents, if known, for the time left"
+    )
+    group.add_argument("--extensions", default="", metavar=".A,.B", help="take these files of a folder only")
+    group.add_argument(
+        "--keep-bom",
+        action="store_true",
+        help="keep a byte order mark that begins a file, as PolyCoder's data did",
+    )
+    group.add_argument("--ftfy", action="store_true", help="mend broken Unicode with the package ftfy")
+    group.add_argument("--seed", type=int, default=1234, help="of the order of a folder's files")
+
+
+def _add_tokenizer(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--tokenizer-type", required=True, metavar="TYPE", help="GPT2BPETokenizer, HFTokenizer, ..."
+    )
+    group.add_argument("--vocab-file", metavar="FILE", help="vocab.json, or tokenizer.json for HFTokenizer")
+    group.add_argument("--merge-file", metavar="FILE", help="merges.txt")
+    group.add_argument(
+        "--merges-header",
+        choices=["drop_first_line", "auto"],
+        default="drop_first_line",
+        help="GPT-NeoX drops the first line of merges.txt whatever it is; auto drops a #version line only",
+    )
+    group.add_argument(
+        "--missing-bytes",
+        choices=["eod", "extend"],
+        default="eod",
+        help="bytes that the vocabulary lacks: GPT-NeoX's id 0, or ids of their own behind it",
+    )
+    group.add_argument(
+        "--append-eod",
+        action=argparse.BooleanOptionalAction,
+        help="end each document with the end-of-document token; on for folders, off for others unless given",
+    )
+
+
+def _add_output(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--output-prefix",
+        required=True,
+        metavar="PREFIX",
+        help="writes PREFIX_text_document.bin, .idx and .json",
+    )
+    group.add_argument(
+        "--dataset-impl", choices=["lazy", "cached", "mmap"], default="mmap", help="mmap is what is written"
+    )
+    group.add_argument("--overwrite", action="store_true", help="replace a dataset of that prefix")
+    group.add_argument("--workers", type=int, default=1, metavar="N", help="processes that encode")
+    group.add_argument(
+        "--log-interval", type=int, default=100, metavar="N", help="documents between progress lines"
+    )
+
+
+def _split_inputs(argument: str) -> list[Path]:
+    """The inputs of a comma list; a name that exists as it stands may hold commas."""
+    if os.path.lexists(argument):
+        return [Path(argument)]
+    return [Path(part) for part in argument.split(",") if part]
+
+
+class _Reporter:
+    """Progress on stderr: one line rewritten on a terminal, a line at most each second elsewhere."""
+
+    def __init__(self) -> None:
+        self._is_terminal = sys.stderr.isatty()
+        self._last = 0.0
+
+    def __call__(self, progress: Progress) -> None:
+        now = time.monotonic()
+        if now - self._last < 1:
+            return
+        self._last = now
+        # Back to the start of the line, and clear what a longer one left behind.
+        line = f"\r{progress.line()}\x1b[K" if self._is_terminal else f"{progress.line()}\n"
+        print(line, end="", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """End the line on a terminal."""
+        if self._is_terminal and self._last:
+            print(file=sys.stderr)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Read the arguments and tokenize."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    for name in ("workers", "log_interval"):
+        if getattr(options, name) < 1:
+            parser.error(f"--{name.replace('_', '-')} must be at least 1")
+    if options.dataset_impl != "mmap":
+        print(
+            f"--dataset-impl {options.dataset_impl} is read as mmap, which every reader takes",
+            file=sys.stderr,
+        )
+    settings = TokenizeSettings(
+        inputs=_split_inputs(options.input),
+        output_prefix=options.output_prefix,
+        tokenizer=TokenizerConfig(
+            tokenizer_type=options.tokenizer_type,
+            vocab_file=options.vocab_file,
+            merge_file=options.merge_file,
+            merges_header=options.merges_header,
+            missing_bytes=options.missing_bytes,
+        ),
+        append_eod=options.append_eod,
+        keys=options.jsonl_keys,
+        text_column=options.text_column,
+        extensions=[part for part in options.extensions.split(",") if part],
+        keep_byte_order_mark=options.keep_bom,
+        fix_text=options.ftfy,
+        workers=options.workers,
+        seed=options.seed,
+        num_documents=options.num_docs,
+        log_interval=options.log_interval,
+        overwrite=options.overwrite,
+    )
+    with closing(_Reporter()) as reporter:
+        tokenize(settings, report=reporter)
+
+
+def _stop(number: int, _frame: object) -> None:
+    """End as an error does, so that nothing half-written stays."""
+    sys.exit(128 + number)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _stop)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    sys.exit(run_door(main, sys.argv[1:]))

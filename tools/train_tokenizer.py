@@ -1,0 +1,95 @@
+#!/usr/bin/env python3
+"""Learn a byte-level BPE vocabulary from source files: vocab.json, merges.txt and tokenizer.json."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import deepy
+
+deepy.enter()
+
+from megatron.neox.corpus.document import Tally
+from megatron.neox.corpus.readers import reader_name
+from megatron.neox.corpus.texts import usable_texts
+from megatron.neox.errors import run_door
+from megatron.neox.plugins import readers
+from megatron.neox.tokenizers.train import refuse_existing, train_vocabulary, write_vocabulary
+
+_EXAMPLES = """examples:
+  tools/train_tokenizer.py --input Code --output vocabulary --vocab-size 32768
+  tools/train_tokenizer.py --input a.jsonl.zst b.jsonl.zst --output vocabulary --max-megabytes 500
+"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--input",
+        nargs="+",
+        type=Path,
+        required=True,
+        help="folders, .jsonl[.gz|.zst], .parquet or text files",
+    )
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="FOLDER", help="where the three files go"
+    )
+    parser.add_argument(
+        "--vocab-size", type=int, default=32768, metavar="N", help="pieces, specials included"
+    )
+    parser.add_argument(
+        "--min-frequency", type=int, default=2, metavar="N", help="times that a pair must occur"
+    )
+    parser.add_argument(
+        "--max-megabytes", type=float, metavar="MB", help="read this much at most, in the seeded order"
+    )
+    parser.add_argument("--seed", type=int, default=1234, help="of the order of a folder's files")
+    parser.add_argument("--jsonl-key", default="text", metavar="KEY", help="key of JSON records")
+    parser.add_argument("--text-column", default="text", metavar="NAME", help="column of parquet files")
+    parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
+    return parser
+
+
+def _texts(options: argparse.Namespace, tally: Tally) -> Iterator[str]:
+    limit = options.max_megabytes * 1e6 if options.max_megabytes else float("inf")
+    for path in options.input:
+        documents = readers.build(
+            reader_name(path),
+            path,
+            tally,
+            seed=options.seed,
+            key=options.jsonl_key,
+            column=options.text_column,
+        )
+        for text in usable_texts(documents, tally):
+            yield text
+            if tally.num_bytes >= limit:
+                return
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Read the arguments, learn the vocabulary, write it."""
+    options = _parser().parse_args(arguments)
+    refuse_existing(options.output, overwrite=options.overwrite)
+    tally = Tally()
+    engine = train_vocabulary(
+        _texts(options, tally), vocab_size=options.vocab_size, min_frequency=options.min_frequency
+    )
+    write_vocabulary(engine, options.output, overwrite=options.overwrite)
+    print(
+        f"{options.output}: {engine.get_vocab_size()} pieces from {tally.num_documents} documents, "
+        f"{tally.num_bytes / 1e6:.1f} MB (left out: {tally.reasons()})"
+    )
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    sys.exit(run_door(main, sys.argv[1:]))
