@@ -30,18 +30,18 @@ from torch import Tensor, distributed, nn
 
 from megatron.neox.engine.architecture import check_architecture, describe_architecture
 from megatron.neox.engine.build import TrainingEngine
-from megatron.neox.engine.checkpoint_folder import (
+from megatron.neox.engine.partitions import Partitions
+from megatron.neox.engine.weights import layouts_of, owner_number, read_weights
+from megatron.neox.errors import CheckpointError, ResourceError
+from megatron.neox.layouts import neox
+from megatron.neox.layouts.checkpoint_folder import (
     clear_leftovers,
     find_checkpoint,
     prune_checkpoints,
     publish,
     temporary_folder,
 )
-from megatron.neox.engine.manifest import NAME, FileRecord, Manifest
-from megatron.neox.engine.partitions import Partitions
-from megatron.neox.engine.weights import layouts_of, owner_number, read_weights
-from megatron.neox.errors import CheckpointError, ResourceError
-from megatron.neox.layouts import neox
+from megatron.neox.layouts.manifest import NAME, FileRecord, Manifest
 from megatron.neox.models.plan import LayerPlan
 
 __all__ = ["clear_leftovers", "find_checkpoint", "load_checkpoint", "prune_checkpoints", "save_checkpoint"]

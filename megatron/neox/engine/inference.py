@@ -12,17 +12,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from megatron.neox.config.config import Config
 from megatron.neox.config.model import ModelConfig
 from megatron.neox.engine.architecture import check_architecture, describe_architecture
-from megatron.neox.engine.checkpoint_folder import find_checkpoint
 from megatron.neox.engine.grid import ProcessGrid
-from megatron.neox.engine.manifest import NAME, Manifest
 from megatron.neox.engine.weights import read_weights
 from megatron.neox.errors import CheckpointError, ConfigError, VocabularyError
 from megatron.neox.layouts import neox
+from megatron.neox.layouts.checkpoint_folder import find_checkpoint
+from megatron.neox.layouts.manifest import NAME, Manifest
 from megatron.neox.models.plan import PlainModel, plain_model
 from megatron.neox.nn.cache import KeyValueCache
 from megatron.neox.nn.parallel import TensorParallel
@@ -100,12 +100,11 @@ def load_model(config: Config, grid: ProcessGrid, *, tokenizer: Tokenizer) -> In
     plans = models.get(config.model.model)(
         config.model, padded_vocab_size=padded_vocab_size, parallel=parallel
     )
-    model = plain_model(plans)
-    with torch.no_grad():
-        for number, layer in model.numbered_layers().items():
-            weights = read_weights(checkpoint, number, layer, rank=parallel.rank, size=parallel.size)
-            for name, parameter in layer.named_parameters():
-                parameter.copy_(weights[name])
+
+    def weights(number: int, layer: nn.Module) -> dict[str, Tensor]:
+        return read_weights(checkpoint, number, layer, rank=parallel.rank, size=parallel.size)
+
+    model = plain_model(plans, weights=weights)
     log.info("loaded %s", checkpoint)
     return InferenceModel(
         model.to(grid.device),

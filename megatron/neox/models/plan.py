@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from megatron.neox.nn.cache import KeyValueCache
@@ -39,10 +40,16 @@ class PlainModel(nn.Module):
 
     Args:
         before_build: called with a layer's place in the list before it is built, to seed its weights.
+        weights: gives a layer's weights by name, from its number and the layer, whose parameters have shapes but
+            no memory yet; without it the layers draw weights of their own.
     """
 
     def __init__(
-        self, plans: Sequence[LayerPlan], *, before_build: Callable[[int], None] | None = None
+        self,
+        plans: Sequence[LayerPlan],
+        *,
+        before_build: Callable[[int], None] | None = None,
+        weights: Callable[[int, nn.Module], Mapping[str, Tensor]] | None = None,
     ) -> None:
         super().__init__()
         self.plans = tuple(plans)
@@ -54,7 +61,8 @@ class PlainModel(nn.Module):
             if layer is None:
                 if before_build is not None:
                     before_build(index)
-                layer = self.layers[f"{plan.number:02d}"] = plan.build()
+                layer = plan.build() if weights is None else _filled(plan, weights)
+                self.layers[f"{plan.number:02d}"] = layer
                 if plan.tied_key:
                     tied[plan.tied_key] = layer
             self._order.append(layer)
@@ -82,7 +90,22 @@ class PlainModel(nn.Module):
 
 
 def plain_model(
-    plans: Sequence[LayerPlan], *, before_build: Callable[[int], None] | None = None
+    plans: Sequence[LayerPlan],
+    *,
+    before_build: Callable[[int], None] | None = None,
+    weights: Callable[[int, nn.Module], Mapping[str, Tensor]] | None = None,
 ) -> PlainModel:
     """Build every layer of the list into one module."""
-    return PlainModel(plans, before_build=before_build)
+    return PlainModel(plans, before_build=before_build, weights=weights)
+
+
+def _filled(plan: LayerPlan, weights: Callable[[int, nn.Module], Mapping[str, Tensor]]) -> nn.Module:
+    """The layer with given weights, which are copied: at no time is there memory for another set of them."""
+    with torch.device("meta"):
+        layer = plan.build()
+    given = weights(plan.number, layer)
+    for name, parameter in list(layer.named_parameters()):
+        owner, _, leaf = name.rpartition(".")
+        value = torch.empty(parameter.shape, dtype=parameter.dtype, device="cpu").copy_(given[name])
+        setattr(layer.get_submodule(owner), leaf, nn.Parameter(value, requires_grad=False))
+    return layer

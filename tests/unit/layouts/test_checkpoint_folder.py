@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from megatron.neox.engine.checkpoint_folder import (
+from megatron.neox.errors import CheckpointError
+from megatron.neox.layouts.checkpoint_folder import (
     clear_leftovers,
     find_checkpoint,
     prune_checkpoints,
     publish,
 )
-from megatron.neox.engine.manifest import FileRecord, Manifest
-from megatron.neox.errors import CheckpointError
+from megatron.neox.layouts.manifest import FileRecord, Manifest
 
 LAYER = "layer_00-model_00-model_states.pt"
 

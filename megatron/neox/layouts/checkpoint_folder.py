@@ -6,10 +6,10 @@ import logging
 import shutil
 from pathlib import Path
 
-from megatron.neox.engine.manifest import NAME, Manifest, sync_folder
 from megatron.neox.errors import CheckpointError
 from megatron.neox.files import write_whole
 from megatron.neox.layouts import neox
+from megatron.neox.layouts.manifest import NAME, Manifest, sync_folder
 
 log = logging.getLogger(__name__)
 

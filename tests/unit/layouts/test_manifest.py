@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from megatron.neox.engine.manifest import FileRecord, Manifest
 from megatron.neox.errors import CheckpointError
+from megatron.neox.layouts.manifest import FileRecord, Manifest
 
 MANIFEST = Manifest(
     step=3,
