@@ -28,12 +28,12 @@ import torch
 import yaml
 from torch import Tensor, distributed, nn
 
-from megatron.neox.engine.architecture import check_architecture, describe_architecture
 from megatron.neox.engine.build import TrainingEngine
 from megatron.neox.engine.partitions import Partitions
 from megatron.neox.engine.weights import layouts_of, owner_number, read_weights
 from megatron.neox.errors import CheckpointError, ResourceError
 from megatron.neox.layouts import neox
+from megatron.neox.layouts.architecture import check_architecture, describe_architecture
 from megatron.neox.layouts.checkpoint_folder import (
     clear_leftovers,
     find_checkpoint,

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from megatron.neox.config.config import Config
 from megatron.neox.config.model import ModelConfig
-from megatron.neox.engine.architecture import check_architecture, describe_architecture
 from megatron.neox.engine.grid import ProcessGrid
 from megatron.neox.engine.weights import read_weights
 from megatron.neox.errors import CheckpointError, ConfigError, VocabularyError
 from megatron.neox.layouts import neox
+from megatron.neox.layouts.architecture import check_architecture, describe_architecture
 from megatron.neox.layouts.checkpoint_folder import find_checkpoint
 from megatron.neox.layouts.manifest import NAME, Manifest
 from megatron.neox.models.plan import PlainModel, plain_model
