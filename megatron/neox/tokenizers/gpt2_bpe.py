@@ -71,8 +71,8 @@ class GPT2BPETokenizer(ByteTable):
         )
         self._id_of_byte = [vocabulary.get(character, 0) for character in CHARACTER_OF_BYTE]
         # The engine drops an unknown piece unless one is named to stand for it.
-        self._engine = Engine(BPE(vocabulary, merges.rules, unk_token=piece_of_id_zero))
-        self._engine.pre_tokenizer = ByteLevel(add_prefix_space=False)  # pyright: ignore[reportAttributeAccessIssue]
+        self.engine = Engine(BPE(vocabulary, merges.rules, unk_token=piece_of_id_zero))
+        self.engine.pre_tokenizer = ByteLevel(add_prefix_space=False)  # pyright: ignore[reportAttributeAccessIssue]
         self._fingerprint = {
             "type": _NAME,
             "vocab_sha256": files.digest(vocabulary_data),
@@ -88,7 +88,7 @@ class GPT2BPETokenizer(ByteTable):
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text."""
-        return encode_texts(self._engine, texts, self.encode_bytes)
+        return encode_texts(self.engine, texts, self.encode_bytes)
 
     def encode_bytes(self, data: bytes) -> list[int]:
         """Ids of any byte string."""

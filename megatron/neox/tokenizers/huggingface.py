@@ -38,11 +38,11 @@ class HFTokenizer:
     def __init__(self, *, vocab_file: str | None = None) -> None:
         data = files.read_bytes(vocab_file, key="vocab_file", tokenizer=_NAME)
         self._path = vocab_file
-        self._engine = _engine(data, vocab_file)
-        self._engine.encode_special_tokens = True
-        self._engine.no_truncation()
-        self._engine.no_padding()
-        vocabulary = self._engine.get_vocab(with_added_tokens=True)
+        self.engine = _engine(data, vocab_file)
+        self.engine.encode_special_tokens = True
+        self.engine.no_truncation()
+        self.engine.no_padding()
+        vocabulary = self.engine.get_vocab(with_added_tokens=True)
         self.vocab_size = max(vocabulary.values()) + 1
         self.eod = _end_of_document(vocabulary, vocab_file)
         self._byte_table, self._id_of_byte = self._byte_level(files.parse_json(data, vocab_file), vocabulary)
@@ -60,7 +60,7 @@ class HFTokenizer:
         kinds = [decoder.get("type"), *(part.get("type") for part in decoder.get("decoders", []))]
         if "ByteLevel" not in kinds:
             return None, None
-        added = self._engine.get_added_tokens_decoder()
+        added = self.engine.get_added_tokens_decoder()
         table = {number: piece_bytes(piece) for piece, number in vocabulary.items()}
         table |= {number: token.content.encode() for number, token in added.items()}
         if not all(character in vocabulary for character in CHARACTER_OF_BYTE):
@@ -73,7 +73,7 @@ class HFTokenizer:
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text."""
-        return encode_texts(self._engine, texts, self.encode_bytes)
+        return encode_texts(self.engine, texts, self.encode_bytes)
 
     def encode_bytes(self, data: bytes) -> list[int]:
         """Ids of any byte string.
@@ -95,7 +95,7 @@ class HFTokenizer:
         """Text of ids."""
         if self._byte_table is not None:
             return self._byte_table.decode(ids)
-        return self._engine.decode([int(token) for token in ids], skip_special_tokens=False)
+        return self.engine.decode([int(token) for token in ids], skip_special_tokens=False)
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """Bytes of ids."""
