@@ -127,16 +127,25 @@ class Registry(Generic[T]):
         known = part.options
         keywords = {key: value for key, value in offered.items() if key in known}
         for key, value in (options or {}).items():
-            if key not in known:
-                raise UserError(
-                    f"{self.kind} '{name}' has no option {key}{did_you_mean(key, known)}"
-                    f" (it has: {', '.join(known) or 'none'})"
-                )
+            self.check_option(name, key)
             keywords[key] = value
         missing = [n for n, p in known.items() if p.default is p.empty and n not in keywords]
         if missing:
             raise UserError(f"{self.kind} '{name}' needs the option {', '.join(missing)}")
         return cast(Callable[..., Any], part.value)(*arguments, **keywords)
+
+    def check_option(self, name: str, option: str) -> None:
+        """Refuse an option that a part does not have.
+
+        Raises:
+            UserError: the message lists those it has.
+        """
+        known = self.part(name).options
+        if option not in known:
+            raise UserError(
+                f"{self.kind} '{name}' has no option {option}{did_you_mean(option, known)}"
+                f" (it has: {', '.join(known) or 'none'})"
+            )
 
     def __iter__(self) -> Iterator[Part[T]]:
         self._load()

@@ -1,29 +1,59 @@
-"""Whether the parts that a config names exist, told with the other problems of the config.
+"""Whether the parts that a config names exist and have its options, told with the other problems of the config.
 
-Importing parts imports torch, which takes seconds. So a name that our own modules register in their text is taken at
-that; only for another one, a plugin's or a slip of the pen, are the registries asked.
+Importing parts imports torch, which takes seconds. So what our own modules say in their text is taken at that; only for
+something else, a plugin's part or a slip of the pen, are the registries asked.
 """
 
 from __future__ import annotations
 
+import ast
 import importlib.util
-import re
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from megatron.neox import plugins
 from megatron.neox.config.config import Config
-from megatron.neox.errors import InputError, Problem, UnknownPartError
+from megatron.neox.errors import InputError, Problem, UnknownPartError, UserError
 from megatron.neox.plugins import Registry, load_plugins
 
-Named = tuple[Registry[object], str, str]
-"""A kind of part, the YAML key that names one, and the name."""
+
+@dataclass(frozen=True)
+class _Named:
+    """A kind of part, the YAML key that names one, the name, and the options given with it."""
+
+    registry: Registry[object]
+    key: str
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the text of our modules has all of it."""
+        written = _written_parts(self.registry).get(self.name)
+        return written is not None and self.options.keys() <= written
+
+    def problems(self) -> Iterator[Problem]:
+        """What the registry says: the name, or each option, is unknown."""
+        try:
+            self.registry.part(self.name)
+        except UnknownPartError as error:
+            yield Problem.about((self.key,), str(error))
+            return
+        for option in self.options:
+            try:
+                self.registry.check_option(self.name, option)
+            except UserError as error:
+                # GPT-NeoX writes an optimizer's options below "params"; a place is found from the longest path.
+                path = f"{self.key}.params.{option}" if self.key == "optimizer" else f"{self.key}.{option}"
+                yield Problem.about((path,), str(error))
 
 
 def unknown_parts(config: Config) -> Iterator[Problem]:
-    """Names that no plugin registered, each with what there is instead."""
-    doubtful = [named for named in _named(config) if named[2] not in _written_names(named[0])]
+    """Names that no plugin registered and options that a part has not, each with what there is instead."""
+    doubtful = [named for named in _named(config) if not named.is_plain]
     if not doubtful:
         return
     try:
@@ -31,36 +61,33 @@ def unknown_parts(config: Config) -> Iterator[Problem]:
     except InputError as error:
         yield Problem.about(("plugins",), str(error))
         return
-    for registry, key, name in doubtful:
-        try:
-            registry.part(name)
-        except UnknownPartError as error:
-            yield Problem.about((key,), str(error))
+    for named in doubtful:
+        yield from named.problems()
 
 
-def _named(config: Config) -> Iterator[Named]:
+def _named(config: Config) -> Iterator[_Named]:
     """The parts of a run, each once; tasks are left to evaluate.py, which knows those of lm-eval too."""
     model = config.model
-    yield plugins.models, "model", model.model
-    yield plugins.positions, "pos_emb", model.pos_emb
-    yield plugins.norms, "norm", model.norm.name
-    yield plugins.activations, "activation", model.activation.name
-    yield plugins.initializers, "init_method", model.init_method.name
-    yield plugins.initializers, "output_layer_init_method", model.output_layer_init_method.name
+    yield _Named(plugins.models, "model", model.model)
+    yield _Named(plugins.positions, "pos_emb", model.pos_emb)
     for name in _attention_names(config):
-        yield plugins.attentions, "attention_config", name
-    yield plugins.tokenizers, "tokenizer_type", config.tokenizer.tokenizer_type
-    yield plugins.optimizers, "optimizer", config.optimizer.optimizer.name
-    yield plugins.schedules, "lr_decay_style", config.schedule.lr_decay_style
-    if config.generation.sampler is not None:
-        yield plugins.samplers, "sampler", config.generation.sampler.name
+        yield _Named(plugins.attentions, "attention_config", name)
+    yield _Named(plugins.tokenizers, "tokenizer_type", config.tokenizer.tokenizer_type)
+    yield _Named(plugins.schedules, "lr_decay_style", config.schedule.lr_decay_style)
+    sampler = config.generation.sampler
     for registry, key, choices in (
+        (plugins.norms, "norm", [model.norm]),
+        (plugins.activations, "activation", [model.activation]),
+        (plugins.initializers, "init_method", [model.init_method]),
+        (plugins.initializers, "output_layer_init_method", [model.output_layer_init_method]),
+        (plugins.optimizers, "optimizer", [config.optimizer.optimizer]),
+        (plugins.samplers, "sampler", [] if sampler is None else [sampler]),
         (plugins.transforms, "transforms", config.data.transforms),
         (plugins.hooks, "hooks", config.training.hooks),
         (plugins.monitors, "monitors", config.logging.monitors),
     ):
         for choice in choices:
-            yield registry, key, choice.name
+            yield _Named(registry, key, choice.name, choice.options)
 
 
 def _attention_names(config: Config) -> list[str]:
@@ -72,10 +99,40 @@ def _attention_names(config: Config) -> list[str]:
 
 
 @cache
-def _written_names(registry: Registry[object]) -> frozenset[str]:
-    """The names in the `register` lines of a kind's built-in modules, which are read and not imported."""
-    texts = [file.read_text(encoding="utf-8") for module in registry.builtin for file in _files(module)]
-    return frozenset(name for text in texts for name in re.findall(r'^@\w+\.register\("(\w+)"\)', text, re.M))
+def _written_parts(registry: Registry[object]) -> dict[str, frozenset[str]]:
+    """Name and options of the parts in the text of a kind's built-in modules, which is read and not run.
+
+    A class that leaves its options to a base class shows none here, and is then asked about in the registry.
+    """
+    found: dict[str, frozenset[str]] = {}
+    for module in registry.builtin:
+        for file in _files(module):
+            for part in ast.parse(file.read_text(encoding="utf-8")).body:
+                if isinstance(part, ast.FunctionDef | ast.ClassDef):
+                    found |= dict.fromkeys(_registered_names(part), _keyword_options(part))
+    return found
+
+
+def _registered_names(part: ast.FunctionDef | ast.ClassDef) -> list[str]:
+    """The names in its decorators `@KIND.register("name")`."""
+    return [
+        call.args[0].value
+        for call in part.decorator_list
+        if isinstance(call, ast.Call)
+        and isinstance(call.func, ast.Attribute)
+        and call.func.attr == "register"
+        if call.args and isinstance(call.args[0], ast.Constant) and isinstance(call.args[0].value, str)
+    ]
+
+
+def _keyword_options(part: ast.FunctionDef | ast.ClassDef) -> frozenset[str]:
+    functions = [part] if isinstance(part, ast.FunctionDef) else part.body
+    return frozenset(
+        argument.arg
+        for function in functions
+        if isinstance(function, ast.FunctionDef) and (function is part or function.name == "__init__")
+        for argument in function.args.kwonlyargs
+    )
 
 
 def _files(module: str) -> list[Path]:

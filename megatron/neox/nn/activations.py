@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from megatron.neox.config import ModelConfig
-from megatron.neox.errors import UserError, did_you_mean
 from megatron.neox.plugins import activations
 
 Activation = Callable[[Tensor], Tensor]
@@ -34,8 +33,7 @@ def make_activation(model: ModelConfig) -> Activation:
         name = "gelu_tanh"
     part, options = activations.part(name), model.activation.options
     for option in options:
-        if option not in part.options:
-            raise UserError(f"activation '{name}' has no option {option}{did_you_mean(option, part.options)}")
+        activations.check_option(name, option)
     return partial(part.value, **options) if options else part.value
 
 

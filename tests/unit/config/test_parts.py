@@ -52,3 +52,16 @@ def test_an_absent_plugin_file_is_a_problem_of_the_config(here: Path) -> None:
         ConfigError, match=r"^a\.yml:2: plugin .*part\.py \(YAML key 'plugins'\) is not a file"
     ):
         load_config(["base.yml", "a.yml"])
+
+
+def test_an_option_that_a_part_has_not_is_told_with_its_place(here: Path) -> None:
+    (here / "a.yml").write_text(
+        '{"optimizer": {\n  "type": "Adam",\n  "params": {\n    "lr": 1e-3,\n    "btas": [0.9, 0.95]}},\n'
+        ' "norm": {"type": "layernorm", "layernorm_epsilon": 1e-5, "epsilon": 1e-5}}\n'
+    )
+    with pytest.raises(ConfigError) as caught:
+        load_config(["base.yml", "a.yml"])
+    assert [str(problem) for problem in caught.value.problems] == [
+        "a.yml:5: optimizer 'adam' has no option btas; did you mean betas? (it has: lr, betas, eps)",
+        "a.yml:6: norm 'layernorm' has no option epsilon (it has: layernorm_epsilon, use_bias_in_norms)",
+    ]
