@@ -2,6 +2,9 @@
 # make test         set up, then every test that needs no GPU and no network
 # make check        lint, format, types, import contracts, unit and architecture tests
 # make test-gpu     the tests that need a CUDA device
+# make test-large   the tests that need 24 GiB of memory: a model of 2.7B in GPT-NeoX's old layout
+# make test-compat  exported models under transformers 4.57, in an environment of its own
+# make chaos        a hundred SIGKILLs while checkpoints are written
 # make clean        remove what quickstart made
 
 SHELL := /bin/bash
@@ -15,7 +18,7 @@ QUICKSTART ?=
 # Two test files at a time: each test uses one thread a rank.
 PARALLEL ?= -n 2 --dist loadfile
 
-.PHONY: quickstart test check test-gpu clean docs
+.PHONY: quickstart test check test-gpu test-large test-compat chaos clean docs
 
 quickstart: .venv/base
 	$(BIN)/python tools/quickstart.py $(QUICKSTART)
@@ -33,6 +36,12 @@ check: .venv/dev
 
 test-gpu: .venv/dev
 	$(BIN)/python -m pytest -q -m gpu tests/gpu
+
+test-large: .venv/dev
+	$(BIN)/python -m pytest -q -m large tests/integration
+
+chaos: .venv/dev
+	$(BIN)/python -m pytest -q -m chaos tests/integration
 
 docs: .venv/base
 	$(BIN)/python -m megatron.neox.config.reference --write
