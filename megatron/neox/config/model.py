@@ -23,7 +23,12 @@ class ModelConfig(Section):
     num_kv_heads: PositiveInt | None = None
     """Number of key and value heads (grouped queries); none means as many as query heads."""
     intermediate_size: PositiveInt | None = None
-    """Width of the MLP; none means 4h, or 8h/3 rounded up to a multiple of 256 for a gated activation."""
+    """Width of the MLP, or what mlp_type makes of it; none means 4h, or 8h/3 rounded up to a multiple of 256 for a
+    gated activation."""
+    mlp_type: Literal["llama", "regular"] | None = None
+    """What intermediate_size counts for a gated activation: `llama` the MLP's width, as Hugging Face does and GPT-NeoX
+    did before 2024-09; `regular` three times that width, 4h by default, as GPT-NeoX does since. A config file with a
+    gated activation says which, unless both are the same."""
     mlp_multiple_of: PositiveInt = 1
     """Round the MLP's width up to a multiple of this."""
     seq_length: PositiveInt
@@ -76,6 +81,8 @@ class ModelConfig(Section):
     [[["global", "local"], 6]] is twelve layers in turn, and [[["global"], "all"]] every layer."""
     sliding_window_width: PositiveInt | None = None
     """Tokens that a `local` layer's query sees, itself included."""
+    scale_attn_by_inverse_layer_idx: bool = False
+    """Divide attention scores by the layer's number, counted from 1, too (CodeParrot, Mistral's GPT-2)."""
     scaled_upper_triang_masked_softmax_fusion: bool = False
     """Accepted for old configs: scaled dot product attention is used either way."""
     attention_softmax_in_fp32: bool = False
@@ -116,8 +123,14 @@ class ModelConfig(Section):
     @property
     def mlp_size(self) -> int:
         """Width of the MLP between its linear layers."""
+        return self.mlp_size_as(self.mlp_type or "llama")
+
+    def mlp_size_as(self, mlp_type: Literal["llama", "regular"]) -> int:
+        """Width of the MLP if `mlp_type` were the given one; it matters to gated activations alone."""
         width = self.intermediate_size
-        if width is None:
+        if self.is_gated and mlp_type == "regular":
+            width = -(-(2 * (width or 4 * self.hidden_size) // 3) // 2)
+        elif width is None:
             width = _round_up(8 * self.hidden_size // 3, 256) if self.is_gated else 4 * self.hidden_size
         return _round_up(width, self.mlp_multiple_of)
 

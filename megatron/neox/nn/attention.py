@@ -52,6 +52,8 @@ class Attention(nn.Module):
         self.num_heads = parallel.share(model.num_attention_heads, "num_attention_heads")
         self.num_groups = parallel.share(model.num_query_groups, "num_kv_heads")
         self.dropout = model.attention_dropout
+        divisor = layer + 1 if model.scale_attn_by_inverse_layer_idx else 1
+        self.scale = model.head_size**-0.5 / divisor
         self.is_grouped = model.num_query_groups != model.num_attention_heads
         sizes = (model.num_attention_heads, model.num_query_groups, model.num_query_groups)
         self.query_key_value = ColumnLinear(
@@ -104,7 +106,14 @@ class Attention(nn.Module):
         """Mix the values: queries [s, b, n, d], keys and values [keys, b, g, d] -> [s, b, n d]."""
         q, k, v = (x.permute(1, 2, 0, 3) for x in (queries, keys, values))  # [b, heads, tokens, d]
         context = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, enable_gqa=self.is_grouped
+            q,
+            k,
+            v,
+            attn_mask=mask,
+            dropout_p=dropout,
+            is_causal=mask is None,
+            scale=self.scale,
+            enable_gqa=self.is_grouped,
         )
         return context.permute(2, 0, 1, 3).flatten(2)
 
@@ -114,7 +123,7 @@ class Attention(nn.Module):
         if self.is_grouped:
             keys, values = (x.repeat_interleave(n // x.shape[2], 2) for x in (keys, values))
         q, k, v = (x.reshape(s, b * n, d).transpose(0, 1).contiguous() for x in (queries, keys, values))
-        return causal_attention(q, k, v).transpose(0, 1).reshape(s, b, n * d)
+        return causal_attention(q, k, v, scale=self.scale).transpose(0, 1).reshape(s, b, n * d)
 
     def _mask(self, places: Tensor, num_keys: int, queries: Tensor) -> Tensor | None:
         """What is added to the scores, or which of them count; none where plain causal attention does."""

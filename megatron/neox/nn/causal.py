@@ -23,13 +23,12 @@ SCRATCH_BYTES = 2**21
 """Scores of as many heads as fit in here are worked on together: they stay in the processor's cache."""
 
 
-def causal_attention(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """softmax(queries keys' / sqrt(d) + causal mask) values; all are [heads, s, d], heads of all samples.
+def causal_attention(queries: Tensor, keys: Tensor, values: Tensor, *, scale: float) -> Tensor:
+    """softmax(scale queries keys' + causal mask) values; all are [heads, s, d], heads of all samples.
 
     Scores are rounded to the tensors' type; the softmax itself is computed in fp32.
     """
-    scaled = queries * queries.shape[-1] ** -0.5
-    return _BlockedAttention.apply(scaled, keys, values)  # pyright: ignore[reportReturnType]
+    return _BlockedAttention.apply(queries * scale, keys, values)  # pyright: ignore[reportReturnType]
 
 
 class _BlockedAttention(torch.autograd.Function):

@@ -14,12 +14,12 @@ from megatron.neox.nn.parallel import TensorParallel
 from megatron.neox.nn.positions import make_position
 
 
-def attention(name: str, **keys: Any) -> nn.Module:
-    sizes = {"num_layers": 1, "hidden_size": 16, "num_attention_heads": 4, "seq_length": 8}
+def attention(name: str, *, number: int = 0, **keys: Any) -> nn.Module:
+    sizes = {"num_layers": 4, "hidden_size": 16, "num_attention_heads": 4, "seq_length": 8}
     model = ModelConfig(**{**sizes, "max_position_embeddings": 8, "pos_emb": "none", **keys})
     torch.manual_seed(0)
     parallel = TensorParallel.single()
-    return make_attention(name, model, parallel, layer=0, position=make_position(model, parallel))
+    return make_attention(name, model, parallel, layer=number, position=make_position(model, parallel))
 
 
 def seen_by_last_token(layer: nn.Module) -> list[bool]:
@@ -58,3 +58,18 @@ def test_attention_dropout_follows_the_global_seed() -> None:
     assert torch.equal(run(1), run(1))
     assert not torch.equal(run(1), run(2))
     assert torch.equal(layer.eval()(hidden), layer(hidden))
+
+
+@pytest.mark.parametrize("name", ["global", "local"])
+def test_scores_are_divided_by_the_layers_number(name: str) -> None:
+    """As if the queries were a third as long in the third layer; by blocks, and with a mask."""
+    keys = {"sliding_window_width": 3}
+    divided = attention(name, number=2, scale_attn_by_inverse_layer_idx=True, **keys)
+    plain = attention(name, number=2, **keys)
+    hidden = 9 * torch.randn(8, 1, 16, generator=torch.Generator().manual_seed(1))
+    assert not torch.allclose(divided(hidden), plain(hidden), atol=1e-3)
+    rows = torch.arange(48) % 12 < 4  # [heads, query or key or value, 4]
+    with torch.no_grad():
+        plain.query_key_value.weight[rows] /= 3  # pyright: ignore[reportIndexIssue]
+        plain.query_key_value.bias[rows] /= 3  # pyright: ignore[reportIndexIssue]
+    torch.testing.assert_close(divided(hidden), plain(hidden), rtol=1e-5, atol=1e-6)

@@ -27,7 +27,7 @@ def test_blocks_equal_attention_written_out(length: int) -> None:
     *inputs, weights = random(length, torch.float32)
     expected = written_out(*inputs)
     wanted = torch.autograd.grad((expected * weights).sum(), inputs)
-    got = causal_attention(*inputs)
+    got = causal_attention(*inputs, scale=24**-0.5)
     torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
     for ours, theirs in zip(torch.autograd.grad((got * weights).sum(), inputs), wanted, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
@@ -37,5 +37,5 @@ def test_bf16_rounds_at_most_twice_as_much_as_torch_s_kernel() -> None:
     *inputs, _ = random(300, torch.bfloat16)
     truth = written_out(*(x.double() for x in inputs))
     theirs = torch.nn.functional.scaled_dot_product_attention(*(x[None] for x in inputs), is_causal=True)[0]
-    error = (causal_attention(*inputs) - truth).abs().mean()
+    error = (causal_attention(*inputs, scale=24**-0.5) - truth).abs().mean()
     assert error < 2 * (theirs - truth).abs().mean()
