@@ -11,6 +11,7 @@ from typing import Any
 from megatron.neox.config import Config
 from megatron.neox.config.batch import resolve
 from megatron.neox.config.parameters import flops_per_token
+from megatron.neox.engine.agreement import on_main_rank, sum_of_ranks
 from megatron.neox.engine.build import TrainingEngine, build_training_engine
 from megatron.neox.engine.checkpoint import clear_leftovers, prune_checkpoints, save_checkpoint
 from megatron.neox.engine.distributed import setup_logging
@@ -18,7 +19,6 @@ from megatron.neox.engine.grid import DTYPES, ProcessGrid
 from megatron.neox.errors import ConfigError
 from megatron.neox.monitors import Monitor, close_monitors, start_monitors
 from megatron.neox.plugins import hooks as hook_registry
-from megatron.neox.training.agreement import on_main_rank, sum_of_ranks
 from megatron.neox.training.checkpoints import Checkpoints, CheckpointSchedule
 from megatron.neox.training.hook import Hook, Run
 from megatron.neox.training.inputs import TrainingData, find_vocabulary

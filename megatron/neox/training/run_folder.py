@@ -14,8 +14,8 @@ from types import TracebackType
 
 import torch
 
+from megatron.neox.engine.agreement import any_rank
 from megatron.neox.errors import OutputError
-from megatron.neox.training.agreement import any_rank
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ import signal
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from megatron.neox.training.agreement import any_rank
+from megatron.neox.engine.agreement import any_rank
 from megatron.neox.training.hook import Hook, Run, Stop
 
 if TYPE_CHECKING:

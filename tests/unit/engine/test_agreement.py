@@ -4,8 +4,8 @@ import os
 
 import torch
 
+from megatron.neox.engine.agreement import any_rank, on_main_rank, sum_of_ranks
 from megatron.neox.errors import CheckpointError, ConfigError, NeoXError
-from megatron.neox.training.agreement import any_rank, on_main_rank, sum_of_ranks
 from tests.forked_ranks import run_ranks
 
 CPU = torch.device("cpu")
