@@ -15,16 +15,14 @@ Source: GPT-NeoX's `gpt2_model.py` and DeepSpeed's `PipelineModule.save_state_di
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor
 
 from megatron.neox.errors import CheckpointError
+from megatron.neox.layouts.torch_files import read_file
 from megatron.neox.nn.parallel import ShardLayout
 
 LATEST = "latest"
@@ -34,7 +32,9 @@ _STEP = re.compile(r"global_step(\d+)")
 _LAYER = re.compile(r"layer_(\d+)-model_(\d+)-model_states\.pt")
 
 # Buffers of older releases, which are functions of the config.
-_DERIVED = ("rotary_emb.inv_freq", "attention.masked_bias", "attention.bias", "_extra_state")
+_DERIVED = (
+    "inv_freq", "attention.masked_bias", "attention.bias", "alibi_embed.slopes", "_extra_state",
+)  # fmt: skip
 
 
 def step_folder(step: int) -> str:
@@ -59,6 +59,16 @@ def weights_file(number: int, tensor_rank: int) -> str:
     return f"layer_{number:02d}-model_{tensor_rank:02d}-model_states.pt"
 
 
+def is_weights_file(name: str) -> bool:
+    """Whether a file's name is that of a layer's weights."""
+    return _LAYER.fullmatch(name) is not None
+
+
+def is_derived(name: str) -> bool:
+    """Whether a tensor of that name is a buffer of older releases, a function of the config."""
+    return name.endswith(_DERIVED)
+
+
 def tensor_size_of(folder: Path, number: int = 0) -> int:
     """Tensor ranks that a step folder was written by: how many files the layer has.
 
@@ -79,24 +89,6 @@ def layer_numbers(folder: Path) -> list[int]:
     return sorted({int(match[1]) for path in folder.iterdir() if (match := _LAYER.fullmatch(path.name))})
 
 
-def read_file(path: Path) -> dict[str, Any]:
-    """The content of one file, its tensors mapped into memory.
-
-    Raises:
-        CheckpointError: the file is absent, damaged, or holds something other than a dictionary of tensors.
-    """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} is missing; the checkpoint is not whole") from None
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path} cannot be read ({reason}); take another checkpoint") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} holds a {type(content).__name__} instead of named tensors")
-    return content
-
-
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """The weights of one file; derived buffers of older releases are left out.
 
@@ -106,7 +98,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return {
         name: tensor
         for name, tensor in read_file(path).items()
-        if isinstance(tensor, Tensor) and not name.endswith(_DERIVED)
+        if isinstance(tensor, Tensor) and not is_derived(name)
     }
 
 
@@ -151,11 +143,11 @@ def read_shard(
     """
     if len(file_of) == size:
         tensors = read_tensors(folder / file_of[rank])
-        _check_names(folder / file_of[rank], tensors, layouts)
+        check_names(folder / file_of[rank], tensors, layouts)
         return {name: tensors[name] for name in layouts}
     shards = [read_tensors(folder / name) for _, name in sorted(file_of.items())]
     for name, shard in zip(file_of.values(), shards):
-        _check_names(folder / name, shard, layouts)
+        check_names(folder / name, shard, layouts)
     return {
         name: _reshard([shard[name] for shard in shards], layout, rank=rank, size=size)
         for name, layout in layouts.items()
@@ -166,7 +158,12 @@ def _reshard(shards: Sequence[Tensor], layout: ShardLayout, *, rank: int, size: 
     return layout.split(layout.merge(shards), size)[rank]
 
 
-def _check_names(path: Path, tensors: Mapping[str, Tensor], layouts: Mapping[str, ShardLayout]) -> None:
+def check_names(path: Path, tensors: Mapping[str, Tensor], layouts: Mapping[str, ShardLayout]) -> None:
+    """Compare the names in a file with those of the layer that it is for.
+
+    Raises:
+        CheckpointError: they differ; lists both ways.
+    """
     missing, surplus = sorted(layouts.keys() - tensors.keys()), sorted(tensors.keys() - layouts.keys())
     if missing or surplus:
         lines = [f"{path} is of another architecture"]

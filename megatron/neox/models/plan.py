@@ -9,7 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from megatron.neox.config import ModelConfig
 from megatron.neox.nn.cache import KeyValueCache
+from megatron.neox.nn.parallel import ShardLayout, TensorParallel, shard_layout
+from megatron.neox.plugins import models
 
 
 @dataclass(frozen=True)
@@ -99,10 +102,37 @@ def plain_model(
     return PlainModel(plans, before_build=before_build, weights=weights)
 
 
+def shard_layouts(model: ModelConfig) -> dict[int, dict[str, ShardLayout]]:
+    """How each parameter of a model is split over tensor ranks, by layer number and name; takes no memory.
+
+    Layers that share weights are there once, under the number that owns their file.
+
+    Raises:
+        UnknownPartError: the config names a part that nothing registered.
+    """
+    # The size of the vocabulary changes no layout.
+    plans = models.get(model.model)(model, padded_vocab_size=1, parallel=TensorParallel.single())
+    layouts: dict[int, dict[str, ShardLayout]] = {}
+    tied: set[str] = set()
+    for plan in plans:
+        if plan.tied_key is None or plan.tied_key not in tied:
+            layouts[plan.number] = {
+                name: shard_layout(p) for name, p in _without_memory(plan).named_parameters()
+            }
+        if plan.tied_key is not None:
+            tied.add(plan.tied_key)
+    return layouts
+
+
+def _without_memory(plan: LayerPlan) -> nn.Module:
+    """The layer with parameters that have shapes alone."""
+    with torch.device("meta"):
+        return plan.build()
+
+
 def _filled(plan: LayerPlan, weights: Callable[[int, nn.Module], Mapping[str, Tensor]]) -> nn.Module:
     """The layer with given weights, which are copied: at no time is there memory for another set of them."""
-    with torch.device("meta"):
-        layer = plan.build()
+    layer = _without_memory(plan)
     given = weights(plan.number, layer)
     for name, parameter in list(layer.named_parameters()):
         owner, _, leaf = name.rpartition(".")

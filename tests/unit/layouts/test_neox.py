@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 
 import pytest
@@ -108,18 +107,3 @@ def test_names_that_differ_are_listed_both_ways(tmp_path: Path) -> None:
         neox.read_shard(tmp_path, {0: "a.pt"}, layouts, rank=0, size=1)
     assert "the model has lost.bias, the file has not" in str(caught.value)
     assert "the file has extra.bias, the model has not" in str(caught.value)
-
-
-class Trap:
-    """Pickles as a call of print."""
-
-    def __reduce__(self) -> tuple[object, tuple[str, ...]]:
-        return print, ("unpickled",)
-
-
-def test_code_in_a_file_is_not_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "layer.pt"
-    torch.save({"weight": Trap()}, path, pickle_module=pickle)
-    with pytest.raises(CheckpointError, match="cannot be read"):
-        neox.read_tensors(path)
-    assert capsys.readouterr().out == ""
