@@ -39,6 +39,7 @@ def conflicts(config: Config) -> Iterator[Problem]:
     """Combinations that cannot work, of the keys that a file gives or leaves at their defaults."""
     for check in (
         _heads,
+        _gated_width,
         _lengths,
         _attention,
         _tensor_parallel,
@@ -49,6 +50,7 @@ def conflicts(config: Config) -> Iterator[Problem]:
         _data,
         _precision,
         _schedule,
+        _optimizer,
     ):
         yield from check(config)
 
@@ -76,6 +78,24 @@ def _heads(config: Config) -> Iterator[Problem]:
         )
     if model.gpt_j_tied and not model.gpt_j_residual:
         yield Problem.about(("gpt_j_tied",), "gpt_j_tied has no meaning without gpt_j_residual: true")
+
+
+def _gated_width(config: Config) -> Iterator[Problem]:
+    """GPT-NeoX changed what intermediate_size means for a gated activation; Hugging Face still means the first."""
+    model = config.model
+    llama, regular = model.mlp_size_as("llama"), model.mlp_size_as("regular")
+    if model.is_gated and model.mlp_type is None and llama != regular:
+        size = model.intermediate_size
+        what = (
+            f"intermediate_size {size} with {model.activation.name}"
+            if size
+            else (f"activation {model.activation.name} without intermediate_size")
+        )
+        yield Problem.about(
+            ("intermediate_size" if size else "activation",),
+            f"{what} has two meanings; give mlp_type: llama (an MLP {llama} wide: Hugging Face, GPT-NeoX before "
+            f"2024-09) or regular ({regular} wide: GPT-NeoX since)",
+        )
 
 
 def _lengths(config: Config) -> Iterator[Problem]:
@@ -117,7 +137,8 @@ def _attention(config: Config) -> Iterator[Problem]:
         )
     if "local" in names and model.sliding_window_width is None:
         yield Problem.about(
-            ("attention_config", "sliding_window_width"), "local attention needs sliding_window_width"
+            ("attention_config", "sliding_window_width"),
+            "local attention needs sliding_window_width (GPT-NeoX's block-sparse local is not implemented)",
         )
 
 
@@ -255,6 +276,21 @@ def _schedule(config: Config) -> Iterator[Problem]:
         yield Problem.about(
             ("min_lr", "optimizer"), f"min_lr {schedule.min_lr} is more than the optimizer's lr {rate}"
         )
+
+
+def _optimizer(config: Config) -> Iterator[Problem]:
+    """Numbers of the optimizers' options; `1.0e_8` and the like are text to YAML."""
+    options = config.optimizer.optimizer.options
+    for name, wanted in (("eps", 1), ("momentum", 1), ("betas", 2)):
+        if name not in options:
+            continue
+        numbers = options[name] if wanted > 1 else [options[name]]
+        is_right = isinstance(numbers, list | tuple) and len(numbers) == wanted
+        if not is_right or any(isinstance(x, bool) or not isinstance(x, int | float) for x in numbers):
+            what = "a number" if wanted == 1 else f"{wanted} numbers"
+            yield Problem.about(
+                (f"optimizer.params.{name}",), f"the optimizer's {name} is {what}, not {options[name]!r}"
+            )
 
 
 ZERO_KEYS = frozenset({

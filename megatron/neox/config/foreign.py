@@ -2,7 +2,7 @@
 
 Some cannot change a result here and only earn a note. The others are accepted at the value that asks for nothing,
 and are an error with a remedy at any other, because training on as if nothing were asked would be a lie.
-Source: neox_arguments of EleutherAI/gpt-neox at 8229d92 (2022) and ea7aefd8 (2026).
+Source: neox_arguments of EleutherAI/gpt-neox, every version from the first to ea7aefd8 (2026).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ _NEVER_READ = "GPT-NeoX never read it"
 _MAMBA = "it belongs to mamba layers, and attention_config has none"
 _REWARD = "it belongs to preference training, and train_impl is normal"
 _PROFILE = "profilers are not built in; run the door under nsys or py-spy"
+_AT_RUN_TIME = "GPT-NeoX keeps an object of the running program in it"
 _GRADIENT_NORM = "the gradient norm is always logged; other norms are not"
 
 NO_EFFECT: dict[str, str] = {
@@ -29,6 +30,7 @@ NO_EFFECT: dict[str, str] = {
         ("layernorm_fusion", "rmsnorm_fusion", "rope_fusion", "bias_dropout_fusion", "use_flashattn_swiglu",
          "scaled_masked_softmax_fusion", "fp16_lm_cross_entropy", "onnx_safe"), _KERNEL),
     **dict.fromkeys(("fused_kernels_build_path",), _NOT_BUILT),
+    **dict.fromkeys(("tokenizer", "tensorboard_writer", "comet_experiment", "adlr_autoresume_object"), _AT_RUN_TIME),
     **dict.fromkeys(
         ("param_sharing_style", "weight_server_port", "te_fp8_margin", "short_seq_prob", "adlr_autoresume",
          "adlr_autoresume_interval", "deepscale", "deepscale_config", "mup_attn_temp", "mup_output_temp",
@@ -49,7 +51,10 @@ NO_EFFECT: dict[str, str] = {
                      "gradient_noise_scale_cpu_offload"), _GRADIENT_NORM),
     **dict.fromkeys(("te_fp8_format", "te_fp8_wgrad", "te_fp8_amax_history_len", "te_fp8_amax_compute_algo"),
                     "no layer runs in fp8"),
-    **dict.fromkeys(("moe_expert_interval", "moe_top_k", "moe_router_type", "moe_jitter_eps"),
+    **dict.fromkeys(("moe_expert_interval", "moe_top_k", "moe_router_type", "moe_jitter_eps", "expert_interval",
+                     "use_tutel", "moe_loss_coeff", "moe_train_capacity_factor", "moe_eval_capacity_factor",
+                     "moe_min_capacity", "moe_token_dropping", "create_moe_param_group", "moe_use_residual",
+                     "moe_expert_parallel_size", "moe_type", "moe_glu", "enable_expert_tensor_parallelism"),
                     "moe_num_experts is 1"),
     **dict.fromkeys(("base_shapes_file", "mup_init_scale", "mup_embedding_mult", "mup_rp_embedding_mult",
                      "mup_width_scale"), "use_mup is false"),
@@ -73,7 +78,6 @@ NO_EFFECT: dict[str, str] = {
     "char_level_ppl": "evaluate.py reports bits per byte",
     "s3_chunk_size": "s3_path is not set",
     "precompute_model_name": "it names a file of the mode precompute, which is not implemented",
-    "sparsity_config": "no layer is sparse",
     "sparse_attention": "no layer is sparse",
     "csv_monitor": "metrics.jsonl holds the numbers",
     "tensorboard": "tensorboard_dir decides",
@@ -91,32 +95,50 @@ class Unsupported:
 
 
 _MOE = Unsupported("mixture of experts is not implemented: leave it at 1", (None, 1, 0))
-_POST_TRAINING = Unsupported("only language-model training is implemented: remove it", (None, []))
+_LABELS = Unsupported("label datasets (a loss on answers alone) are not implemented: remove it", (None, []))
+_PREFERENCES = Unsupported(
+    "preference training (dpo, kto, rm, reinforce) is not implemented: remove it", (None, [])
+)
 _TE = Unsupported("Transformer Engine is not used: remove it, or set it to false")
+_DOCUMENT_MASKS = Unsupported("documents in one sample are not set apart: remove it, or set it to false")
 _MUP = Unsupported("muP is not implemented: remove it, or set it to false")
 _COMET = Unsupported(
     "Comet is not built in: use tensorboard_dir or use_wandb, or write a plugin of kind monitor"
 )
 
 UNSUPPORTED: dict[str, Unsupported] = {
-    "moe_num_experts": _MOE,
+    "moe_num_experts": _MOE, "num_experts": _MOE,
     "use_mup": _MUP, "coord_check": _MUP, "save_base_shapes": _MUP,
     "use_comet": _COMET,
     **dict.fromkeys(("te_columnparallel", "te_rowparallel", "te_layernorm_mlp", "te_mha", "te_fp8_mha"), _TE),
     **{
-        key: _POST_TRAINING
+        key: _PREFERENCES
         for split in ("train", "valid", "test")
-        for key in (f"{split}_label_data_paths", f"{split}_reward_data_paths", f"pos_{split}_data_paths",
-                    f"neg_{split}_data_paths", f"pos_{split}_label_data_paths", f"neg_{split}_label_data_paths")
+        for key in (f"{split}_reward_data_paths", f"pos_{split}_data_paths", f"neg_{split}_data_paths",
+                    f"pos_{split}_label_data_paths", f"neg_{split}_label_data_paths")
     },
-    "train_impl": Unsupported('only "normal" is implemented', (None, "normal")),
-    "dataset_impl": Unsupported('only "gpt2" is implemented', (None, "gpt2")),
-    "pack_impl": Unsupported('only "packed" is implemented', (None, "packed")),
+    **dict.fromkeys(("label_data_paths", "train_label_data_paths", "valid_label_data_paths",
+                     "test_label_data_paths"), _LABELS),
+    "train_impl": Unsupported("preference training (dpo, kto, rm, reinforce) is not implemented: "
+                              'leave it at "normal"', (None, "normal")),
+    "dataset_impl": Unsupported("pairwise and online datasets, for preference training, are not implemented: "
+                                'leave it at "gpt2"', (None, "gpt2")),
+    "pack_impl": Unsupported('samples are cut from one stream of documents: leave it at "packed"',
+                             (None, "packed")),
     "z_loss": Unsupported("the z-loss is not implemented: leave it at 0", (None, 0)),
-    "mlp_type": Unsupported("choose the MLP by activation (swiglu, geglu, ...)", (None, "regular")),
-    "expansion_factor": Unsupported("give intermediate_size, which is hidden_size times this", (None, 4)),
+    "expansion_factor": Unsupported("give intermediate_size or this, not both", (None,)),
     "opt_pos_emb_offset": Unsupported("OPT's shifted positions are not implemented", (None, 0)),
     "use_qk_layernorm": Unsupported("normalised queries and keys are not implemented: remove it"),
+    "sparsity_config": Unsupported("block-sparse attention (sparse_*, bigbird, bslongformer, GPT-NeoX's local) is not "
+                                   "implemented: remove it; `local` here takes sliding_window_width", (None, {})),
+    "sparsity": Unsupported("block-sparse attention is not implemented: remove it", (None, "none")),
+    "apply_residual_connection_post_layernorm": Unsupported("a residual taken after the norm is not implemented: "
+                                                            "remove it, or set it to false"),
+    "reset_position_ids": _DOCUMENT_MASKS, "reset_attention_mask": _DOCUMENT_MASKS,
+    "geglu": Unsupported('write activation: "geglu"'),
+    "openai_gelu": Unsupported('write activation: "gelu_tanh"'),
+    "greedy": Unsupported("sampling is greedy where temperature, top_k and top_p are 0: remove it"),
+    "out_seq_length": Unsupported("give maximum_tokens, the number of new tokens", (None,)),
     "num_unique_layers": Unsupported("layers do not share weights: remove it"),
     "soft_prompt_tuning": Unsupported("soft prompts are not implemented: remove it"),
     "serve_model_weights": Unsupported("weights are not served over a socket: remove it"),
@@ -127,9 +149,16 @@ UNSUPPORTED: dict[str, Unsupported] = {
     "sparse_gradients": Unsupported("sparse gradients are not supported by ZeRO: remove it"),
     "amp": Unsupported("use bf16 or fp16"),
     "autotuning": Unsupported("DeepSpeed's autotuning is not supported: remove it"),
+    "autotuning_config": Unsupported("DeepSpeed's autotuning is not supported: remove it"),
     "autotuning_run": Unsupported("DeepSpeed's autotuning is not supported: remove it"),
     "curriculum_learning": Unsupported("curriculum learning is not implemented: remove it"),
     "data_efficiency": Unsupported("DeepSpeed's data efficiency is not supported: remove it"),
+    "attention_type": Unsupported("remove it: num_kv_heads and attention_config say it (no version of GPT-NeoX's main "
+                                  "branch has it)", (None,)),
+    "decay_lr_to": Unsupported("give min_lr, which is the learning rate times this (no version of GPT-NeoX's main "
+                               "branch has it)", (None,)),
+    "warmup_iters": Unsupported("give warmup, which is this divided by lr_decay_iters (no version of GPT-NeoX's main "
+                                "branch has it)", (None,)),
     "elasticity": Unsupported("elastic training is not supported: remove it"),
     "compression_training": Unsupported("DeepSpeed's compression is not supported: remove it"),
     "checkpoint": Unsupported("checkpoints have a layout of their own; see checkpoint_factor and its neighbours"),

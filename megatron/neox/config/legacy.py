@@ -1,7 +1,7 @@
 """GPT-NeoX's keys that mean something here under another name or shape: old spellings and moved blocks.
 
 RENAMED gives the key of today; `rewrite` changes values, or several keys at once, and says so in a note.
-Sources: neox_arguments of EleutherAI/gpt-neox at 8229d92 (2022, PolyCoder's) and ea7aefd8 (2026).
+Sources: neox_arguments of EleutherAI/gpt-neox from its first version to ea7aefd8 (2026), and model/transformer.py.
 """
 
 from __future__ import annotations
@@ -17,6 +17,10 @@ RENAMED = {
     "batch_size": "train_micro_batch_size_per_gpu",
     "gas": "gradient_accumulation_steps",
     "clip_grad": "gradient_clipping",
+    "gptj_residual": "gpt_j_residual",
+    "slurm_comment": "comment",
+    "max_tokens": "maximum_tokens",
+    "genfile": "sample_output_file",
 }
 """Old key: the key of today, with the same values."""
 
@@ -49,7 +53,7 @@ def rewrite(keys: Keys, notes: list[str]) -> dict[str, str]:
         New key: the old key it came from, for messages about its place.
     """
     origins: dict[str, str] = {}
-    for change in (_move, _pass_on, _optimizer, _precision, _zero, _attention, _other):
+    for change in (_move, _pass_on, _optimizer, _precision, _zero, _attention, _mlp, _data, _other):
         change(keys, notes, origins)
     return origins
 
@@ -135,11 +139,24 @@ def _attention(keys: Keys, notes: list[str], _: dict[str, str]) -> None:
     if given and all(isinstance(item, str) for item in given):
         given = [[given, 1]]
     if "'flash'" in repr(given):
-        notes.append(
-            "attention 'flash' is read as 'global': the same function, and the kernel is chosen by PyTorch"
-        )
-        given = _replace(given, "flash", "global")
+        given = _replace(given, "flash", _flash(keys, notes))
     keys["attention_config"] = given
+
+
+def _flash(keys: Keys, notes: list[str]) -> str:
+    """The attention that GPT-NeoX's flash layers compute: with a window they do not see everything."""
+    window = keys.get("sliding_window_width")
+    if isinstance(window, bool) or not isinstance(window, int):
+        notes.append(
+            "attention_config 'flash' is read as 'global': the same function, and the kernel is chosen by PyTorch"
+        )
+        return "global"
+    keys["sliding_window_width"] = window + 1
+    notes.append(
+        f"sliding_window_width {window} with 'flash' attention is read as {window + 1} with 'local': "
+        "GPT-NeoX counts the tokens before the query, here the query counts too"
+    )
+    return "local"
 
 
 def _replace(value: Any, old: str, new: str) -> Any:
@@ -148,13 +165,65 @@ def _replace(value: Any, old: str, new: str) -> Any:
     return new if value == old else value
 
 
+_GATED = {"silu": "swiglu", "swish": "swiglu", "gelu": "geglu", "relu": "reglu"}
+
+
+def _mlp(keys: Keys, notes: list[str], origins: dict[str, str]) -> None:
+    factor, hidden = keys.get("expansion_factor"), keys.get("hidden_size")
+    if isinstance(factor, int | float) and isinstance(hidden, int) and "intermediate_size" not in keys:
+        del keys["expansion_factor"]
+        keys["intermediate_size"] = int(factor * hidden)
+        origins.setdefault("intermediate_size", "expansion_factor")
+        notes.append(f"expansion_factor {factor} is read as intermediate_size {int(factor * hidden)}")
+    _gated_width(keys, notes)
+    # Until 2024-09 "llama" was an MLP without biases, gated by an activation that bore its plain name.
+    activation = keys.get("activation", "gelu")
+    if keys.get("mlp_type") == "llama" and isinstance(activation, str) and activation in _GATED:
+        keys["activation"] = _GATED[activation]
+        keys.setdefault("use_bias_in_mlp", False)
+        origins.setdefault("activation", "mlp_type")
+        notes.append(
+            f'mlp_type "llama" with activation {activation} is read as {_GATED[activation]}, without biases'
+        )
+
+
+def _gated_width(keys: Keys, notes: list[str]) -> None:
+    """`mlp_multiple_of` came to GPT-NeoX with today's meaning of intermediate_size, so it tells the meaning."""
+    given = keys.get("activation")
+    activation = given.get("type") if isinstance(given, dict) else given
+    if (
+        activation in (*_GATED.values(), "bilinear", "glu")
+        and "mlp_multiple_of" in keys
+        and "mlp_type" not in keys
+    ):
+        keys["mlp_type"] = "regular"
+        notes.append(
+            f"mlp_multiple_of with {activation} means mlp_type: regular: the MLP is a third as wide as "
+            "intermediate_size (4 hidden_size if that is absent), rounded up"
+        )
+
+
+def _data(keys: Keys, notes: list[str], origins: dict[str, str]) -> None:
+    for part in ("train", "valid", "test"):
+        old, new = f"{part}_data_path", f"{part}_data_paths"
+        if old in keys and new not in keys:
+            path = keys.pop(old)
+            keys[new] = [path] if isinstance(path, str) else path
+            origins.setdefault(new, old)
+        paths = keys.get(new)
+        if isinstance(paths, list) and len(paths) > 1 and not keys.get(f"{part}_data_weights"):
+            notes.append(
+                f"{new} without {part}_data_weights: each dataset weighs as much as its tokens, in GPT-NeoX all weigh "
+                f"the same, which {part}_data_weights: {[1] * len(paths)} does here"
+            )
+
+
 def _other(keys: Keys, notes: list[str], origins: dict[str, str]) -> None:
     tflops = keys.pop("peak_theoretical_tflops", None)
     if isinstance(tflops, int | float):
         keys.setdefault("peak_flops_per_second", tflops * 1e12)
         origins.setdefault("peak_flops_per_second", "peak_theoretical_tflops")
-    activation = keys.get("activation")
-    if activation == "swish":
+    if keys.get("activation") == "swish":
         keys["activation"] = "silu"
     if keys.get("num_nodes") == -1:  # "all" in DeepSpeed's runner
         del keys["num_nodes"]

@@ -52,7 +52,7 @@ class ScheduleConfig(Section):
     lr_decay_fraction: float = Field(default=1.0, gt=0, le=1)
     """Share of train_iters until the floor is reached, where lr_decay_iters is not given."""
     warmup: float = Field(default=0.01, ge=0, le=1)
-    """Share of train_iters over which the learning rate rises linearly."""
+    """Share of the steps until the floor (lr_decay_iters) over which the learning rate rises linearly."""
     min_lr: NonNegativeFloat = 0.0
     """Floor of the schedule."""
     wsd_decay_fraction: float = Field(default=0.1, gt=0, le=1)

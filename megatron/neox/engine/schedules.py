@@ -36,13 +36,14 @@ class Span:
 def build_schedule(config: ScheduleConfig, *, peak: float, train_iters: int) -> Callable[[int], float]:
     """The function from a completed number of steps to the learning rate of the next one.
 
-    Warm-up rises linearly and reaches the peak after `warmup` of train_iters; its first step is not 0.
+    Warm-up rises linearly and reaches the peak after `warmup` of the steps until the floor, as in GPT-NeoX; its first
+    step is not 0.
 
     Raises:
         UnknownPartError: no schedule has the name lr_decay_style.
     """
-    num_decay_steps = config.lr_decay_iters or max(1, round(config.lr_decay_fraction * train_iters))
-    span = Span(peak, config.min_lr, config.warmup * train_iters, num_decay_steps)
+    num_decay_steps = config.lr_decay_iters or max(1, math.floor(config.lr_decay_fraction * train_iters))
+    span = Span(peak, config.min_lr, config.warmup * num_decay_steps, num_decay_steps)
     decay = schedules.build(
         config.lr_decay_style,
         span,

@@ -16,6 +16,8 @@ _FREE = {
     "init_method",
     "init_method_std",
     "make_vocab_size_divisible_by",
+    "mlp_multiple_of",  # intermediate_size below is what both make of it
+    "mlp_type",
     "output_layer_init_method",
     "scaled_upper_triang_masked_softmax_fusion",
     "seq_length",

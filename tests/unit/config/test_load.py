@@ -263,7 +263,10 @@ class TestOldConfigs:
                 'attention_config: [[["mamba"], 2]]',
                 "a.yml:1: attention_config: attention mamba is not implemented",
             ),
-            ("train_impl: dpo", 'a.yml:1: train_impl: only "normal" is implemented'),
+            (
+                "train_impl: dpo",
+                "a.yml:1: train_impl: preference training (dpo, kto, rm, reinforce) is not implemented",
+            ),
             (
                 "use_qk_layernorm: true",
                 "a.yml:1: use_qk_layernorm: normalised queries and keys are not implemented",
