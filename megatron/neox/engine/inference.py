@@ -18,11 +18,11 @@ from megatron.neox.config.config import Config
 from megatron.neox.config.model import ModelConfig
 from megatron.neox.engine.grid import ProcessGrid
 from megatron.neox.engine.weights import read_weights
-from megatron.neox.errors import CheckpointError, ConfigError, VocabularyError
-from megatron.neox.layouts import neox
+from megatron.neox.errors import ConfigError, VocabularyError
 from megatron.neox.layouts.architecture import check_architecture, describe_architecture
 from megatron.neox.layouts.checkpoint_folder import find_checkpoint
 from megatron.neox.layouts.manifest import NAME, Manifest
+from megatron.neox.layouts.upstream import check_upstream, embedding_rows, is_upstream
 from megatron.neox.models.plan import PlainModel, plain_model
 from megatron.neox.nn.cache import KeyValueCache
 from megatron.neox.nn.parallel import TensorParallel
@@ -90,19 +90,27 @@ def load_model(config: Config, grid: ProcessGrid, *, tokenizer: Tokenizer) -> In
         ConfigError: no `load` folder is given, or the device cannot do the precision.
     """
     checkpoint = _find(config, grid)
-    manifest = Manifest.read(checkpoint) if (checkpoint / NAME).exists() else None
-    padded_vocab_size = _padded_vocab_size(checkpoint, manifest)
-    _check_vocabulary(tokenizer, manifest, checkpoint, padded_vocab_size)
-    if manifest is not None:
-        wanted = describe_architecture(config.model, padded_vocab_size)
-        check_architecture(manifest.architecture, wanted, checkpoint)
+    padded_vocab_size = stored_rows(checkpoint, config)
+    if tokenizer.vocab_size > padded_vocab_size:
+        raise VocabularyError(
+            f"the tokenizer has {tokenizer.vocab_size} ids, and {checkpoint} has rows for {padded_vocab_size}; "
+            "give the vocabulary that the model was trained with"
+        )
+    allowed = config.checkpoint.allow_tokenizer_mismatch
+    check_tokenizer_of(checkpoint, tokenizer.fingerprint(), allow_mismatch=allowed)
+    _check_model(checkpoint, config.model, padded_vocab_size)
     parallel = replace(grid.tensor_parallel(_dtype(config, grid)), sequence_parallel=False)
     plans = models.get(config.model.model)(
         config.model, padded_vocab_size=padded_vocab_size, parallel=parallel
     )
 
+    refuse_other_layers(checkpoint, plans)
+
     def weights(number: int, layer: nn.Module) -> dict[str, Tensor]:
-        return read_weights(checkpoint, number, layer, rank=parallel.rank, size=parallel.size)
+        try:
+            return read_weights(checkpoint, number, layer, rank=parallel.rank, size=parallel.size)
+        except CheckpointError as error:
+            raise all_problems(checkpoint, plans, size=parallel.size) or error from None
 
     model = plain_model(plans, weights=weights)
     log.info("loaded %s", checkpoint)
@@ -122,18 +130,31 @@ def _find(config: Config, grid: ProcessGrid) -> Path:
         raise ConfigError(["load is missing: the folder that holds the checkpoints"])
     if config.parallelism.num_pipe_stages > 1 and grid.pipe_size == 1:
         log.info("the %d pipeline stages are folded into one", config.parallelism.num_pipe_stages)
-    checkpoint = find_checkpoint(Path(folder), iteration=config.checkpoint.iteration, strict=True)
-    assert checkpoint is not None
-    if (
-        not (checkpoint / NAME).exists()
-        and neox.tensor_size_of(checkpoint) > 1
-        and config.model.gpt_j_residual
-    ):
-        raise CheckpointError(
-            f"{checkpoint} was written by GPT-NeoX with model_parallel_size {neox.tensor_size_of(checkpoint)} and "
-            "gpt_j_residual, where each rank adds biases of its own; convert it to one rank there first"
+    section = config.checkpoint
+    checkpoint = on_main_rank(  # it reads whole files
+        lambda: find_checkpoint(
+            Path(folder),
+            iteration=section.iteration,
+            strict=True,
+            fallback=section.load_fallback,
+            weights_only=True,
         )
+    )
+    assert checkpoint is not None
     return checkpoint
+
+
+def _check_model(checkpoint: Path, model: ModelConfig, padded_vocab_size: int) -> None:
+    """Compare the config's architecture with what the checkpoint tells of its own.
+
+    Raises:
+        CheckpointError: they differ.
+    """
+    if is_upstream(checkpoint):
+        check_upstream(checkpoint, model)
+    else:
+        found = Manifest.read(checkpoint).architecture
+        check_architecture(found, describe_architecture(model, padded_vocab_size), checkpoint)
 
 
 def _dtype(config: Config, grid: ProcessGrid) -> str:
@@ -146,31 +167,3 @@ def _dtype(config: Config, grid: ProcessGrid) -> str:
         return "fp32"
     grid.require_dtype(dtype)
     return dtype
-
-
-def _padded_vocab_size(checkpoint: Path, manifest: Manifest | None) -> int:
-    if manifest is not None:
-        return int(manifest.architecture["padded_vocab_size"])
-    num_writers = neox.tensor_size_of(checkpoint)
-    embedding = neox.read_tensors(checkpoint / neox.weights_file(0, 0))
-    if "word_embeddings.weight" not in embedding:
-        raise CheckpointError(f"{checkpoint / neox.weights_file(0, 0)} holds no word_embeddings.weight")
-    return num_writers * embedding["word_embeddings.weight"].shape[0]
-
-
-def _check_vocabulary(
-    tokenizer: Tokenizer, manifest: Manifest | None, checkpoint: Path, padded_vocab_size: int
-) -> None:
-    if tokenizer.vocab_size > padded_vocab_size:
-        raise VocabularyError(
-            f"the tokenizer has {tokenizer.vocab_size} ids, and {checkpoint} has rows for {padded_vocab_size}; "
-            "give the vocabulary that the model was trained with"
-        )
-    trained = manifest.tokenizer if manifest is not None else {}
-    given = tokenizer.fingerprint()
-    differing = sorted(key for key in trained if trained[key] != given.get(key))
-    if differing:
-        lines = [f"  {key}: {trained[key]} then, {given.get(key, 'absent')} now" for key in differing]
-        raise VocabularyError(
-            "\n".join([f"{checkpoint} was trained with another tokenizer than the config names", *lines])
-        )

@@ -9,8 +9,10 @@ from torch import Tensor, nn
 
 from megatron.neox.errors import CheckpointError
 from megatron.neox.layouts import neox
+from megatron.neox.layouts.upstream import UpstreamCheckpoint, is_upstream
 from megatron.neox.models.plan import LayerPlan
 from megatron.neox.nn.parallel import ShardLayout, shard_layout
+from megatron.neox.nn.residual import TransformerLayer
 
 
 def layouts_of(layer: nn.Module) -> dict[str, ShardLayout]:
@@ -33,17 +35,34 @@ def read_weights(
     Raises:
         CheckpointError: a file is missing or damaged, or its names or shapes are not the layer's.
     """
-    files = {
-        writer: neox.weights_file(number, writer) for writer in range(neox.tensor_size_of(checkpoint, number))
-    }
-    weights = neox.read_shard(checkpoint, files, layouts_of(layer), rank=rank, size=size)
+    layouts = layouts_of(layer)
+    if is_upstream(checkpoint):
+        theirs = UpstreamCheckpoint(checkpoint, sums_biases=_is_parallel(layer))
+        path, weights = theirs.path(number, 0), theirs.read_shard(number, layouts, rank=rank, size=size)
+    else:
+        num_writers = neox.tensor_size_of(checkpoint, number)
+        files = {writer: neox.weights_file(number, writer) for writer in range(num_writers)}
+        path = checkpoint / files[0]
+        weights = neox.read_shard(checkpoint, files, layouts, rank=rank, size=size)
     for name, parameter in layer.named_parameters():
         # ZeRO 3 keeps the whole shape in an attribute; the parameter itself is empty between steps.
         shape = tuple(getattr(parameter, "ds_shape", parameter.shape))
         found = tuple(weights[name].shape)
         if found != shape:
             raise CheckpointError(
-                f"{checkpoint / files[0]}: {name} is {found}, and the model's is {shape}; "
-                "the checkpoint is of another architecture"
+                f"{path}: {name} is {found}, and the model's is {shape}; {_remedy(name, found, size)}"
             )
     return weights
+
+
+def _is_parallel(layer: nn.Module) -> bool:
+    """Whether attention and MLP of the layer add to the same input."""
+    return isinstance(layer, TransformerLayer) and layer.is_parallel
+
+
+def _remedy(name: str, found: tuple[int, ...], size: int) -> str:
+    if name in ("word_embeddings.weight", "final_linear.weight"):
+        return f"give padded_vocab_size: {found[0] * size}, if hidden_size is right"
+    if name.startswith("mlp.dense_4h_to_h.weight"):
+        return f"give intermediate_size: {found[1] * size}, if hidden_size is right"
+    return "the checkpoint is of another architecture"

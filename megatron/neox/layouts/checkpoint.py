@@ -144,7 +144,8 @@ def _config_keys(stored: StoredModel) -> dict[str, Any]:
 def _manifest(stored: StoredModel, folder: Path, fingerprint: dict[str, Any], plugins: list[str]) -> Manifest:
     rows = stored.model.padded_vocab_size
     assert rows is not None, "a stored model knows its vocabulary"
-    files = {path.name: _record(path) for path in sorted(folder.glob("*.pt"))}
+    paths = [*sorted(folder.glob("*.pt")), folder / "configs" / "config.yml"]
+    files = {str(path.relative_to(folder)): _record(path) for path in paths}
     first = neox.read_tensors(folder / neox.weights_file(stored.layer_numbers[1], 0))
     return Manifest(
         step=stored.step,

@@ -30,6 +30,7 @@ LATEST = "latest"
 
 _STEP = re.compile(r"global_step(\d+)")
 _LAYER = re.compile(r"layer_(\d+)-model_(\d+)-model_states\.pt")
+_RANK = re.compile(r"mp_rank_(\d+)_model_states\.pt")
 
 # Buffers of older releases, which are functions of the config.
 _DERIVED = (
@@ -59,9 +60,19 @@ def weights_file(number: int, tensor_rank: int) -> str:
     return f"layer_{number:02d}-model_{tensor_rank:02d}-model_states.pt"
 
 
-def is_weights_file(name: str) -> bool:
-    """Whether a file's name is that of a layer's weights."""
-    return _LAYER.fullmatch(name) is not None
+def rank_file(tensor_rank: int) -> str:
+    """Name of the file that GPT-NeoX writes for each rank: all layers' weights where there is no pipeline."""
+    return f"mp_rank_{tensor_rank:02d}_model_states.pt"
+
+
+def rank_files(folder: Path) -> list[int]:
+    """The tensor ranks that have such a file, in order."""
+    return sorted(int(match[1]) for path in folder.iterdir() if (match := _RANK.fullmatch(path.name)))
+
+
+def holds_weights(folder: Path) -> bool:
+    """Whether a step folder has files that may hold weights, of this software or of GPT-NeoX."""
+    return bool(layer_numbers(folder) or rank_files(folder))
 
 
 def is_derived(name: str) -> bool:

@@ -45,7 +45,6 @@ from megatron.neox.nn.parallel import ShardLayout
 
 log = logging.getLogger(__name__)
 
-_RANK_FILE = re.compile(r"mp_rank_(\d+)_model_states\.pt")
 _SEQUENTIAL = re.compile(r"(?:module\.)*(?:sequential\.|layers\.)?(\d+)\.(.+)")
 
 _RENAMED = {
@@ -65,9 +64,7 @@ _DRIFT = 0.01
 
 def is_upstream(folder: Path) -> bool:
     """Whether a step folder was written by GPT-NeoX: it holds weights, and no manifest of ours."""
-    return not (folder / NAME).exists() and any(
-        neox.is_weights_file(path.name) or _RANK_FILE.fullmatch(path.name) for path in folder.iterdir()
-    )
+    return not (folder / NAME).exists() and neox.holds_weights(folder)
 
 
 @dataclass(frozen=True)
@@ -96,9 +93,7 @@ class UpstreamCheckpoint:
         """
         if not self.is_sequential:
             return neox.tensor_size_of(self.folder)
-        ranks = sorted(
-            int(match[1]) for path in self.folder.iterdir() if (match := _RANK_FILE.fullmatch(path.name))
-        )
+        ranks = neox.rank_files(self.folder)
         if not ranks or ranks != list(range(len(ranks))):
             raise CheckpointError(
                 f"{self.path(0, len(ranks))} is missing; give the folder of a whole checkpoint"
@@ -107,9 +102,7 @@ class UpstreamCheckpoint:
 
     def path(self, number: int, rank: int) -> Path:
         """The file that holds a rank's share of a layer."""
-        name = (
-            f"mp_rank_{rank:02d}_model_states.pt" if self.is_sequential else neox.weights_file(number, rank)
-        )
+        name = neox.rank_file(rank) if self.is_sequential else neox.weights_file(number, rank)
         return self.folder / name
 
     def layer_numbers(self) -> list[int]:

@@ -97,7 +97,8 @@ def test_the_folder_says_what_it_holds(tmp_path: Path) -> None:
     assert manifest.architecture["padded_vocab_size"] == ROWS
     assert manifest.tokenizer["vocab_size"] == 512
     assert manifest.damage(folder) == []
-    assert len(manifest.files) == 5
+    assert len(manifest.files) == 6
+    assert "configs/config.yml" in manifest.files
     keys = yaml.safe_load((folder / "configs" / "config.yml").read_text())
     config = Config.from_flat(keys)
     assert config.model == model.model_copy(update={"padded_vocab_size": ROWS})
