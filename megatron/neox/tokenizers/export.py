@@ -93,7 +93,7 @@ def write_tokenizer(tokenizer: Tokenizer, folder: Path, *, max_length: int) -> l
         "tokenizer_config.json": _text(settings, indent=2),
         "special_tokens_map.json": _text(special, indent=2),
     }
-    if _is_gpt2(content):
+    if is_gpt2(content):
         texts |= gpt2_files(content)
     for name, text in texts.items():
         write_whole(folder / name, text)
@@ -108,7 +108,7 @@ def gpt2_files(content: Mapping[str, Any]) -> dict[str, str]:
     return {"vocab.json": _text(vocabulary), "merges.txt": "\n".join(merges) + "\n"}
 
 
-def _is_gpt2(content: Mapping[str, Any]) -> bool:
+def is_gpt2(content: Mapping[str, Any]) -> bool:
     """Whether the rules alone tell everything, as readers of the two files take it."""
     splits = content["pre_tokenizer"] or {}
     plain = content["normalizer"] is None and not splits.get("add_prefix_space")

@@ -1,0 +1,1 @@
+"""Checkpoints of one format made into another: `convert` is the whole job, the rest are its steps."""

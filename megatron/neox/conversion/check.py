@@ -1,0 +1,102 @@
+"""Whether what was written computes what was read: the logits of both, on real code."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from megatron.neox.layouts.stored import StoredModel
+from megatron.neox.models.plan import PlainModel, plain_model
+from megatron.neox.nn.parallel import TensorParallel
+from megatron.neox.plugins import models
+from megatron.neox.tokenizers import Tokenizer
+
+TOLERANCE = 1e-5
+"""Largest difference of two logits that rounding in fp32 explains."""
+
+PROMPTS = (
+    "def binarySearch(arr, left, right, x):\n    mid = (left +",
+    "#include <stdio.h>\n\nint main(int argc, char **argv) {\n\tfor (int i = 0; i < argc; i++) {\n\t\tprintf(",
+    'package main\n\nimport (\n\t"fmt"\n)\n\nfunc reverse(values []int) []int {\n',
+    "public class Stack<T> {\n    private final List<T> items = new ArrayList<>();\n\n    public T pop() {\n",
+    "SELECT name, COUNT(*) FROM users\nWHERE created > '2020-01-01'\nGROUP BY name;\n-- naïve café ☕\n",
+)
+"""Code in five languages, with tabs and text beyond ASCII."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What the check found.
+
+    Args:
+        difference: largest of all logits' absolute differences.
+        largest: largest logit, to read the difference by.
+        num_tokens: tokens that logits were compared for.
+        same_choices: share of them with the same likeliest next token.
+    """
+
+    difference: float
+    largest: float
+    num_tokens: int
+    same_choices: float
+
+    def __str__(self) -> str:
+        return (
+            f"largest difference {self.difference:.1e} of logits up to {self.largest:.1f}, "
+            f"{self.num_tokens} tokens, {100 * self.same_choices:.1f}% with the same likeliest next token"
+        )
+
+
+def model_of(stored: StoredModel) -> PlainModel:
+    """The layers with the stored weights, in fp32 on the CPU, for inference."""
+    plans = models.get(stored.model.model)(
+        stored.model, padded_vocab_size=stored.model.padded_vocab_size, parallel=TensorParallel.single()
+    )
+    return plain_model(plans, weights=lambda number, _: stored.read_layer(number)).eval()
+
+
+def prompts_for(stored: StoredModel, tokenizer: Tokenizer | None) -> list[Tensor]:
+    """Ids [1, s] to compare logits on: code, or random ids where nothing tells what ids mean."""
+    longest = stored.model.max_position_embeddings
+    if tokenizer is not None:
+        ids = [tokenizer.encode(text) for text in PROMPTS]
+        return [torch.tensor([row[:longest]]) for row in ids]
+    generator = torch.Generator().manual_seed(0)
+    rows = stored.model.padded_vocab_size or 1
+    return [torch.randint(0, rows, (1, min(longest, 64)), generator=generator) for _ in PROMPTS]
+
+
+@torch.inference_mode()
+def logits_of(stored: StoredModel, prompts: list[Tensor]) -> list[Tensor]:
+    """Our logits [1, s, V] in fp32."""
+    model = model_of(stored)
+    return [model(ids).transpose(0, 1).contiguous() for ids in prompts]
+
+
+@torch.inference_mode()
+def transformers_logits(folder: Path, prompts: list[Tensor]) -> list[Tensor]:
+    """transformers' logits [1, s, V] in fp32, of a folder on this machine."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # other people's, about their own future
+        from transformers import AutoModelForCausalLM
+
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, local_files_only=True
+        ).eval()
+        return [model(ids).logits for ids in prompts]
+
+
+def compare(ours: list[Tensor], theirs: list[Tensor]) -> Comparison:
+    """The difference of two models' logits."""
+    pairs = list(zip(ours, theirs, strict=True))
+    same = [(a.argmax(-1) == b.argmax(-1)).float() for a, b in pairs]
+    return Comparison(
+        difference=max((a - b).abs().max().item() for a, b in pairs),
+        largest=max(a.abs().max().item() for a, _ in pairs),
+        num_tokens=sum(a.shape[1] for a, _ in pairs),
+        same_choices=torch.cat([x.flatten() for x in same]).mean().item(),
+    )
