@@ -58,7 +58,11 @@ class CheckpointConfig(Section):
     load: str | None = None
     """Folder to resume from; for training, an absent or empty one means a fresh start."""
     iteration: NonNegativeInt | None = None
-    """Step to load; none means the newest."""
+    """Step to load; none means the one that `latest` names, or the newest where there is no `latest`."""
+    load_fallback: bool = False
+    """Where that checkpoint is damaged, load the newest intact one instead; false stops and names it."""
+    allow_tokenizer_mismatch: bool = False
+    """Go on with another tokenizer than the checkpoint was trained with; false stops and says what differs."""
     checkpoint_factor: PositiveInt | None = None
     """Steps between checkpoints (linear), or the factor between them (log); none saves only the last."""
     checkpoint_scale: Literal["linear", "log"] = "linear"

@@ -18,11 +18,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.metadata
+import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 import yaml
@@ -42,12 +44,23 @@ from megatron.neox.layouts.checkpoint_folder import (
     temporary_folder,
 )
 from megatron.neox.layouts.manifest import NAME, FileRecord, Manifest
+from megatron.neox.layouts.upstream import check_upstream
 from megatron.neox.models.plan import LayerPlan
+from megatron.neox.plugins import ENTRY_POINT_GROUP
+
+log = logging.getLogger(__name__)
 
 __all__ = ["clear_leftovers", "find_checkpoint", "load_checkpoint", "prune_checkpoints", "save_checkpoint"]
 
 MASTER = "fp32"
 """Name of the fp32 weights among the state tensors."""
+
+_AXES = {
+    "pipe_parallel_size": "pp",
+    "model_parallel_size": "tp",
+    "data_parallel_size": "dp",
+    "zero_stage": "ZeRO",
+}
 
 # What DeepSpeed's dynamic loss scaler remembers; a fixed one has the first of them only.
 _LOSS_SCALER = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
@@ -86,9 +99,10 @@ def save_checkpoint(
         if engine.grid.is_main:
             shutil.rmtree(temporary, ignore_errors=True)
             (temporary / "configs").mkdir(parents=True)
-            text = yaml.safe_dump(dict(config_keys), sort_keys=True, allow_unicode=True)
-            (temporary / "configs" / "config.yml").write_text(text, encoding="utf-8")
     writer = _Writer(temporary, is_active=engine.grid.data_rank == 0)
+    if engine.grid.is_main:
+        text = yaml.safe_dump(dict(config_keys), sort_keys=True, allow_unicode=True)
+        writer.write("configs/config.yml", lambda file: file.write(text.encode()))
     partitions = Partitions(engine.deepspeed, engine.grid.groups["data"])
     for plan, layer in engine.owned_layers:
         _save_layer(engine, partitions, plan, layer, writer)
@@ -121,11 +135,14 @@ def load_checkpoint(engine: TrainingEngine, checkpoint: Path, *, weights_only: b
     if manifest is not None:
         wanted = describe_architecture(engine.config.model, engine.padded_vocab_size)
         check_architecture(manifest.architecture, wanted, checkpoint)
+        _log_resharding(manifest.layout, engine)
     elif not engine.config.checkpoint.finetune:
         raise CheckpointError(
             f"{checkpoint} has no {NAME}: it was not written by this software, and only its weights can be "
             "used; give finetune: true to begin at step 0 with them"
         )
+    else:
+        check_upstream(checkpoint, engine.config.model)
     with_state = not weights_only
     if with_state:
         _check_optimizer(engine, manifest, checkpoint)
@@ -158,14 +175,18 @@ class _Writer:
         self.records: dict[str, FileRecord] = {}
         self.error: Exception | None = None
 
-    def write(self, name: str, content: Any) -> None:
-        """Write one file and wait until it lies on the disk."""
+    def save(self, name: str, content: Any) -> None:
+        """Write what torch saves of `content`."""
+        self.write(name, lambda file: torch.save(content, file))
+
+    def write(self, name: str, put: Callable[[Any], object]) -> None:
+        """Write one file and wait until it lies on the disk; `put` is handed it."""
         if not self.is_active or self.error is not None:
             return
         try:
             with (self.folder / name).open("wb") as file:
                 hashing = _HashingFile(file)
-                torch.save(content, cast(Any, hashing))
+                put(hashing)
                 file.flush()
                 os.fsync(file.fileno())
         except (OSError, RuntimeError) as error:  # torch turns some of a file's errors into its own
@@ -210,9 +231,9 @@ def _save_layer(
             weights[key] = parameter.detach().cpu().clone()
         for name in names if with_state else ():
             state[name][key] = partitions.read(parameter, name).cpu()
-    writer.write(neox.weights_file(plan.number, engine.grid.tensor_rank), weights)
+    writer.save(neox.weights_file(plan.number, engine.grid.tensor_rank), weights)
     if with_state:
-        writer.write(optimizer_file(plan.number, engine.grid.tensor_rank), state)
+        writer.save(optimizer_file(plan.number, engine.grid.tensor_rank), state)
 
 
 def _load_layer(
@@ -263,16 +284,34 @@ def _manifest(
         optimizer=None if config.checkpoint.no_save_optim else optimizer,
         loss_scaler={name: float(getattr(scaler, name)) for name in _LOSS_SCALER if hasattr(scaler, name)},
         tokenizer=tokenizer,
-        plugins=config.training.plugins,
-        layout={
-            "pipe_parallel_size": grid.pipe_size,
-            "model_parallel_size": grid.tensor_size,
-            "data_parallel_size": grid.data_size,
-            "zero_stage": engine.deepspeed.zero_optimization_stage(),
-        },
+        plugins=[*config.training.plugins, *_installed_plugins()],
+        layout=_grid(engine),
         state=state,
         files=files,
     )
+
+
+def _grid(engine: TrainingEngine) -> dict[str, int]:
+    return {
+        "pipe_parallel_size": engine.grid.pipe_size,
+        "model_parallel_size": engine.grid.tensor_size,
+        "data_parallel_size": engine.grid.data_size,
+        "zero_stage": engine.deepspeed.zero_optimization_stage(),
+    }
+
+
+def _log_resharding(saved: Mapping[str, int], engine: TrainingEngine) -> None:
+    """Say what is laid over which grid, where it is another one than the checkpoint was saved on."""
+    here = _grid(engine)
+    if saved.keys() == here.keys() and saved != here:
+        old, new = (", ".join(f"{name} {grid[key]}" for key, name in _AXES.items()) for grid in (saved, here))
+        log.info("resharding: from %s to %s", old, new)
+
+
+def _installed_plugins() -> list[str]:
+    """Installed packages that bring parts, as `name version`."""
+    entries = importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
+    return sorted({f"{entry.dist.name} {entry.dist.version}" for entry in entries if entry.dist})
 
 
 def _restore_loss_scaler(engine: TrainingEngine, saved: Mapping[str, float]) -> None:
@@ -326,4 +365,8 @@ def _failing_together(temporary: Path, *, is_main: bool) -> Any:
     if failures:
         if is_main:
             shutil.rmtree(temporary, ignore_errors=True)
-        raise ResourceError(f"the checkpoint {temporary.stem} could not be written: {failures[0]}")
+        raise ResourceError(
+            f"the checkpoint {temporary.with_suffix('')} could not be written: {failures[0]}\n"
+            "  make room and see that the folder can be written (keep_last_n_checkpoints keeps fewer); started again, "
+            "the run goes on from its newest checkpoint"
+        )

@@ -16,13 +16,16 @@ from torch import Tensor, nn
 
 from megatron.neox.config.config import Config
 from megatron.neox.config.model import ModelConfig
+from megatron.neox.engine.agreement import on_main_rank
+from megatron.neox.engine.completeness import all_differences, refuse_other_layers
 from megatron.neox.engine.grid import ProcessGrid
+from megatron.neox.engine.vocabulary import check_fingerprint, refuse_larger, stored_rows
 from megatron.neox.engine.weights import read_weights
-from megatron.neox.errors import ConfigError, VocabularyError
+from megatron.neox.errors import CheckpointError, ConfigError
 from megatron.neox.layouts.architecture import check_architecture, describe_architecture
 from megatron.neox.layouts.checkpoint_folder import find_checkpoint
-from megatron.neox.layouts.manifest import NAME, Manifest
-from megatron.neox.layouts.upstream import check_upstream, embedding_rows, is_upstream
+from megatron.neox.layouts.manifest import Manifest
+from megatron.neox.layouts.upstream import check_upstream, is_upstream
 from megatron.neox.models.plan import PlainModel, plain_model
 from megatron.neox.nn.cache import KeyValueCache
 from megatron.neox.nn.parallel import TensorParallel
@@ -91,26 +94,21 @@ def load_model(config: Config, grid: ProcessGrid, *, tokenizer: Tokenizer) -> In
     """
     checkpoint = _find(config, grid)
     padded_vocab_size = stored_rows(checkpoint, config)
-    if tokenizer.vocab_size > padded_vocab_size:
-        raise VocabularyError(
-            f"the tokenizer has {tokenizer.vocab_size} ids, and {checkpoint} has rows for {padded_vocab_size}; "
-            "give the vocabulary that the model was trained with"
-        )
+    refuse_larger(tokenizer, padded_vocab_size, checkpoint)
     allowed = config.checkpoint.allow_tokenizer_mismatch
-    check_tokenizer_of(checkpoint, tokenizer.fingerprint(), allow_mismatch=allowed)
+    check_fingerprint(checkpoint, tokenizer.fingerprint(), allow_mismatch=allowed)
     _check_model(checkpoint, config.model, padded_vocab_size)
     parallel = replace(grid.tensor_parallel(_dtype(config, grid)), sequence_parallel=False)
     plans = models.get(config.model.model)(
         config.model, padded_vocab_size=padded_vocab_size, parallel=parallel
     )
-
-    refuse_other_layers(checkpoint, plans)
+    refuse_other_layers(checkpoint, plans, size=parallel.size)
 
     def weights(number: int, layer: nn.Module) -> dict[str, Tensor]:
         try:
             return read_weights(checkpoint, number, layer, rank=parallel.rank, size=parallel.size)
-        except CheckpointError as error:
-            raise all_problems(checkpoint, plans, size=parallel.size) or error from None
+        except CheckpointError as first:
+            raise all_differences(checkpoint, plans, size=parallel.size) or first from None
 
     model = plain_model(plans, weights=weights)
     log.info("loaded %s", checkpoint)

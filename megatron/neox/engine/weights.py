@@ -37,7 +37,7 @@ def read_weights(
     """
     layouts = layouts_of(layer)
     if is_upstream(checkpoint):
-        theirs = UpstreamCheckpoint(checkpoint, sums_biases=_is_parallel(layer))
+        theirs = UpstreamCheckpoint(checkpoint, sums_biases=is_parallel(layer))
         path, weights = theirs.path(number, 0), theirs.read_shard(number, layouts, rank=rank, size=size)
     else:
         num_writers = neox.tensor_size_of(checkpoint, number)
@@ -50,17 +50,18 @@ def read_weights(
         found = tuple(weights[name].shape)
         if found != shape:
             raise CheckpointError(
-                f"{path}: {name} is {found}, and the model's is {shape}; {_remedy(name, found, size)}"
+                f"{path}: {name} is {found}, and the model's is {shape}; {remedy(name, found, size)}"
             )
     return weights
 
 
-def _is_parallel(layer: nn.Module) -> bool:
+def is_parallel(layer: nn.Module) -> bool:
     """Whether attention and MLP of the layer add to the same input."""
     return isinstance(layer, TransformerLayer) and layer.is_parallel
 
 
-def _remedy(name: str, found: tuple[int, ...], size: int) -> str:
+def remedy(name: str, found: tuple[int, ...], size: int) -> str:
+    """What to do about a tensor whose shape on one of `size` ranks is `found`, which is not the model's."""
     if name in ("word_embeddings.weight", "final_linear.weight"):
         return f"give padded_vocab_size: {found[0] * size}, if hidden_size is right"
     if name.startswith("mlp.dense_4h_to_h.weight"):

@@ -21,8 +21,15 @@ def temporary_folder(final: Path) -> Path:
     return final.with_suffix(_TEMPORARY)
 
 
-def find_checkpoint(folder: Path, *, iteration: int | None = None, strict: bool) -> Path | None:
-    """The checkpoint to load: that of `iteration`, else the one `latest` names, else the newest intact one.
+def find_checkpoint(
+    folder: Path,
+    *,
+    iteration: int | None = None,
+    strict: bool,
+    fallback: bool = False,
+    weights_only: bool = False,
+) -> Path | None:
+    """The checkpoint to load: that of `iteration`, else the one `latest` names, else, without `latest`, the newest.
 
     Each file's checksum is compared with the manifest, so that what is returned was written whole and has not
     changed since. A folder in GPT-NeoX's layout without any manifest is taken at its word.
@@ -30,24 +37,41 @@ def find_checkpoint(folder: Path, *, iteration: int | None = None, strict: bool)
     Args:
         folder: holds `latest` and `global_stepN` folders, or is a `global_stepN` folder itself.
         strict: whether a checkpoint must be there; otherwise an absent or empty folder gives none.
+        fallback: where the checkpoint is damaged, and was not asked for by `iteration`, take the newest intact one.
+        weights_only: whether damage to the optimizer's state does not matter.
 
     Raises:
-        CheckpointError: what was asked for is not there, or nothing there is intact.
+        CheckpointError: what was asked for is not there or damaged; names the newest one that is intact.
     """
     if neox.step_of(folder.name) is not None and folder.is_dir() and iteration is None:
-        return _checked(folder)
+        if problem := _damage(folder, weights_only):
+            raise CheckpointError(f"{folder} is damaged: {problem}; take another step or folder")
+        return folder
     candidates = neox.steps_in(folder) if folder.is_dir() else {}
-    latest = _latest(folder)
-    if iteration is not None and (candidates or strict):
-        if iteration not in candidates:
-            raise CheckpointError(f"{folder} holds no step {iteration}; it holds {_listed(candidates)}")
-        return _checked(candidates[iteration])
-    if not candidates and latest is None:
+    chosen = _chosen(folder, candidates, iteration)
+    if chosen is None:
         if strict:
-            state = "holds no checkpoint" if folder.is_dir() else "does not exist"
-            raise CheckpointError(f"load: {folder} {state}; give a folder that holds global_step* folders")
+            raise CheckpointError(_nothing_there(folder))
         return None
-    return _newest(folder, candidates, latest)
+    problem = _problem(chosen, candidates, weights_only)
+    if problem is None:
+        return chosen
+    others = (path for path in candidates.values() if path != chosen)
+    intact = next((path for path in others if _problem(path, candidates, weights_only) is None), None)
+    if intact is not None and fallback and iteration is None:
+        log.warning("%s; load_fallback: taking the newest intact checkpoint, %s", problem, intact)
+        return intact
+    raise CheckpointError(f"{problem}\n  {_offer(folder, intact, asked_for=iteration is not None)}")
+
+
+def damaged_steps(folder: Path, *, after: int) -> list[int]:
+    """Steps later than `after` whose checkpoints are damaged, newest first."""
+    candidates = neox.steps_in(folder) if folder.is_dir() else {}
+    return [
+        step
+        for step, path in candidates.items()
+        if step > after and _problem(path, candidates, False) is not None
+    ]
 
 
 def prune_checkpoints(folder: Path, keep_last: int) -> list[Path]:
@@ -78,6 +102,7 @@ def clear_leftovers(folder: Path) -> None:
 
 def publish(temporary: Path, final: Path) -> None:
     """Give a finished checkpoint its name, and let `latest` name it."""
+    sync_folder(temporary)
     aside = final.with_suffix(_ASIDE)
     if final.exists():
         final.rename(aside)
@@ -98,44 +123,55 @@ def _latest(folder: Path) -> str | None:
         return "?"
 
 
-def _newest(folder: Path, candidates: dict[int, Path], latest: str | None) -> Path:
-    """The one that `latest` names, else the newest without damage; every detour is logged."""
-    problems: list[str] = []
-    if latest is None:
-        problems.append(f"{folder / neox.LATEST} is missing")
-    elif not (folder / latest).is_dir():
-        problems.append(f"{folder / neox.LATEST} names {latest}, which is missing")
-    order = sorted(candidates.values(), key=lambda path: path.name != latest)
-    for path in order:
-        damage = _damage(path)
-        if damage is None and any((other / NAME).exists() for other in order):
-            damage = f"{NAME} is missing"
-        if not damage:
-            for problem in problems:
-                log.warning("%s", problem)
-            if problems:
-                log.warning("taking the newest intact checkpoint, %s", path)
-            return path
-        problems.append(f"{path}: {damage}")
-    lines = [f"{folder} holds no intact checkpoint", *(f"  {problem}" for problem in problems)]
-    raise CheckpointError("\n".join([*lines, "  give another load folder, or remove it to start afresh"]))
+def _chosen(folder: Path, candidates: dict[int, Path], iteration: int | None) -> Path | None:
+    """The checkpoint that is meant, whether it is there or not; none where nothing is said and nothing is there."""
+    if iteration is not None:
+        if iteration not in candidates:
+            listed = ", ".join(map(str, candidates)) or "none"
+            raise CheckpointError(f"{folder} holds no step {iteration}; it holds {listed}")
+        return candidates[iteration]
+    latest = _latest(folder)
+    if latest is not None:
+        return folder / latest
+    newest = next(iter(candidates.values()), None)
+    if newest is not None:
+        log.warning("%s is missing; taking the newest checkpoint, %s", folder / neox.LATEST, newest)
+    return newest
 
 
-def _checked(path: Path) -> Path:
-    if damage := _damage(path):
-        raise CheckpointError(f"{path} is damaged: {damage}; take another step or folder")
-    return path
+def _problem(path: Path, candidates: dict[int, Path], weights_only: bool) -> str | None:
+    """What is wrong with a checkpoint, its name among it; none where it is intact."""
+    if path not in candidates.values():
+        return f"{path.parent / neox.LATEST} names {path.name}, which is missing"
+    damage = _damage(path, weights_only)
+    if damage is None and any((other / NAME).exists() for other in candidates.values()):
+        damage = f"{NAME} is missing, which is written last"
+    return f"{path} is damaged: {damage}" if damage else None
 
 
-def _damage(path: Path) -> str | None:
+def _damage(path: Path, weights_only: bool) -> str | None:
     """What is wrong with a checkpoint: "" for nothing, none for "no telling", since it has no manifest."""
     if not (path / NAME).exists():
-        return None if neox.layer_numbers(path) else "it holds no layer files"
+        return None if neox.holds_weights(path) else "it holds no layer files"
     try:
-        return "; ".join(Manifest.read(path).damage(path))
+        return "; ".join(Manifest.read(path).damage(path, weights_only=weights_only))
     except CheckpointError as error:
         return str(error)
 
 
-def _listed(candidates: dict[int, Path]) -> str:
-    return ", ".join(str(step) for step in candidates) or "none"
+def _offer(folder: Path, intact: Path | None, *, asked_for: bool) -> str:
+    if intact is None:
+        return f"{folder} holds no intact checkpoint; give another load folder, or remove it to start afresh"
+    by_itself = "" if asked_for else "; with load_fallback: true it is taken by itself"
+    return (
+        f"the newest intact checkpoint is {intact.name}: give --iteration {neox.step_of(intact.name)} to load it"
+        + by_itself
+    )
+
+
+def _nothing_there(folder: Path) -> str:
+    if not folder.is_dir():
+        return f"load: {folder} does not exist; give a folder that holds global_step* folders"
+    halves = sorted(path.name for path in folder.glob(f"global_step*{_TEMPORARY}"))
+    unfinished = f" ({halves[0]} was not written to its end)" if halves else ""
+    return f"load: {folder} holds no checkpoint{unfinished}; give a folder that holds global_step* folders"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from megatron.neox.files import write_whole
 
 NAME = "manifest.json"
 FORMAT = 1
+
+_STATE = "optim_states"  # in the names of files that only a resumed run reads
 
 
 @dataclass(frozen=True)
@@ -69,13 +72,17 @@ class Manifest:
         except (ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{path} is damaged ({error}); take another checkpoint") from error
 
-    def damage(self, folder: Path) -> list[str]:
-        """What is wrong with the checkpoint's files, in words; nothing where all are as they were written."""
-        return [
-            problem
-            for name, record in sorted(self.files.items())
-            if (problem := _damage_of(folder / name, record))
-        ]
+    def damage(self, folder: Path, *, weights_only: bool = False) -> list[str]:
+        """What is wrong with the checkpoint's files, in words; nothing where all are as they were written.
+
+        Args:
+            weights_only: leave out the optimizer's state, which may be large, or have been thrown away.
+        """
+        names = [name for name in sorted(self.files) if not (weights_only and _STATE in name)]
+        with ThreadPoolExecutor() as threads:  # hashing leaves the interpreter to others
+            problems = list(threads.map(lambda name: _damage_of(folder, name, self.files[name]), names))
+        surplus = sorted(path.name for path in folder.glob("*.pt") if path.name not in self.files)
+        return [*filter(None, problems), *(f"{name} was not written with it" for name in surplus)]
 
 
 def sync_folder(folder: Path) -> None:
@@ -87,13 +94,14 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _damage_of(path: Path, record: FileRecord) -> str | None:
+def _damage_of(folder: Path, name: str, record: FileRecord) -> str | None:
+    path = folder / name
     if not path.is_file():
-        return f"{path.name} is missing"
+        return f"{name} is missing"
     size = path.stat().st_size
     if size != record.size:
-        return f"{path.name} has {size} bytes instead of {record.size}"
+        return f"{name} has {size} bytes instead of {record.size}"
     with path.open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != record.sha256:
-            return f"{path.name} has other content than was written"
+            return f"{name} has other content than was written"
     return None

@@ -130,13 +130,13 @@ class UpstreamCheckpoint:
         """
         shards = []
         for writer in range(self.num_writers):
-            shard = self._as_ours(self.read_raw(number, writer), layouts, self.path(number, writer))
+            shard = self.read_ours(number, writer, layouts)
             neox.check_names(self.path(number, writer), shard, layouts)
             shards.append(shard)
         result = {}
         for name, layout in layouts.items():
             parts = [shard[name] for shard in shards]
-            stored = self._stored_layout(name, layout, parts)
+            stored = self.stored_layout(name, layout, parts)
             if stored == layout and layout.dim is not None and len(parts) == size:
                 result[name] = parts[rank]
             else:
@@ -158,6 +158,14 @@ class UpstreamCheckpoint:
                 if (match := _SEQUENTIAL.fullmatch(name)) and int(match[1]) == number
             }
         return {name: value for name, value in content.items() if isinstance(value, Tensor)}
+
+    def read_ours(self, number: int, rank: int, layouts: Mapping[str, ShardLayout]) -> dict[str, Tensor]:
+        """A rank's tensors of a layer under our names, whichever there are; see `read_shard`.
+
+        Raises:
+            CheckpointError: the file is absent or damaged, or was written by Transformer Engine's layers.
+        """
+        return self._as_ours(self.read_raw(number, rank), layouts, self.path(number, rank))
 
     def arguments(self) -> dict[str, Any]:
         """The sizes that the sequential form records of its model; nothing for the other form."""
@@ -200,7 +208,8 @@ class UpstreamCheckpoint:
             tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(_POST_NORM)}
         return tensors
 
-    def _stored_layout(self, name: str, layout: ShardLayout, parts: list[Tensor]) -> ShardLayout:
+    def stored_layout(self, name: str, layout: ShardLayout, parts: list[Tensor]) -> ShardLayout:
+        """How the ranks' parts of a tensor make up the whole, where our layers split it as `layout` says."""
         if name != "final_linear.weight" or len(parts) == 1:
             return layout
         embedding = self.read_raw(0, 0).get("word_embeddings.weight")

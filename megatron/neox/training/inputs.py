@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from megatron.neox.config import Config, TokenizerConfig
@@ -13,6 +14,7 @@ from megatron.neox.data.batches import Batches
 from megatron.neox.data.provenance import check_tokenizer, read_fingerprint
 from megatron.neox.data.samples import SampleDataset, build_datasets, data_prefixes
 from megatron.neox.engine.grid import ProcessGrid
+from megatron.neox.engine.vocabulary import check_fingerprint, refuse_larger, stored_rows
 from megatron.neox.errors import ConfigError, VocabularyError
 from megatron.neox.tokenizers import Tokenizer, build_tokenizer
 from megatron.neox.training.resume import Position
@@ -29,29 +31,47 @@ class Vocabulary:
     fingerprint: dict[str, Any]
 
 
-def find_vocabulary(config: Config) -> Vocabulary:
-    """Read the tokenizer; without vocabulary files, a padded_vocab_size is enough to train.
+def find_vocabulary(config: Config, checkpoint: Path | None = None) -> Vocabulary:
+    """Read the tokenizer; without vocabulary files, a padded_vocab_size or a checkpoint is enough to train.
+
+    Args:
+        checkpoint: what the run begins with. The model has as many rows as it, whatever tensor ranks share them.
 
     Raises:
-        ConfigError: neither is given.
-        VocabularyError: the files are wrong, or the vocabulary is larger than the model's.
+        ConfigError: the size of the vocabulary is not known.
+        VocabularyError: the files are wrong, the vocabulary is larger than the model's, or not the checkpoint's.
+        CheckpointError: the checkpoint's rows cannot be divided by the tensor ranks.
     """
-    given = config.model.padded_vocab_size
+    rows = None if checkpoint is None else stored_rows(checkpoint, config)
+    given = config.model.padded_vocab_size or rows
     tokenizer = _find_tokenizer(config.tokenizer, needed=given is None)
     if tokenizer is None:
         assert given is not None
-        return Vocabulary(given, _recorded_eod(config), {})
-    size = given or padded_vocab_size(
-        tokenizer.vocab_size,
-        divisible_by=config.model.make_vocab_size_divisible_by,
-        tensor_size=config.parallelism.model_parallel_size,
-    )
-    if tokenizer.vocab_size > size:
-        raise VocabularyError(
-            f"the tokenizer has {tokenizer.vocab_size} ids, but padded_vocab_size is {size}; "
-            "leave that key out"
+        # The dataset's is as good as a tokenizer's own: what is saved must not forget it.
+        vocabulary = Vocabulary(given, _recorded_eod(config), _recorded_fingerprint(config))
+    else:
+        computed = padded_vocab_size(
+            tokenizer.vocab_size,
+            divisible_by=config.model.make_vocab_size_divisible_by,
+            tensor_size=config.parallelism.model_parallel_size,
         )
-    return Vocabulary(size, tokenizer.eod, tokenizer.fingerprint())
+        if rows not in (None, computed):
+            log.info(
+                "the embedding has %d rows, as %s has, and not the %d that %d ids are padded to",
+                *(rows, checkpoint, computed, tokenizer.vocab_size),
+            )
+        vocabulary = Vocabulary(given or computed, tokenizer.eod, tokenizer.fingerprint())
+        if checkpoint is not None:
+            refuse_larger(tokenizer, vocabulary.padded_size, checkpoint)
+        elif tokenizer.vocab_size > vocabulary.padded_size:
+            raise VocabularyError(
+                f"the tokenizer has {tokenizer.vocab_size} ids, but padded_vocab_size is {given}; "
+                "leave that key out"
+            )
+    if checkpoint is not None:
+        allowed = config.checkpoint.allow_tokenizer_mismatch
+        check_fingerprint(checkpoint, vocabulary.fingerprint, allow_mismatch=allowed)
+    return vocabulary
 
 
 def _find_tokenizer(section: TokenizerConfig, *, needed: bool) -> Tokenizer | None:
@@ -66,6 +86,12 @@ def _find_tokenizer(section: TokenizerConfig, *, needed: bool) -> Tokenizer | No
             ]
         )
     return None
+
+
+def _recorded_fingerprint(config: Config) -> dict[str, Any]:
+    """The tokenizer of the first dataset that tells."""
+    prefixes = [prefix for paths in data_prefixes(config.data).values() for prefix in paths]
+    return next((found for prefix in prefixes if (found := read_fingerprint(prefix))), {})
 
 
 def _recorded_eod(config: Config) -> int | None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from megatron.neox.config import CheckpointConfig
 from megatron.neox.engine.checkpoint import find_checkpoint, load_checkpoint
 from megatron.neox.errors import CheckpointError, OutputError
-from megatron.neox.layouts.neox import step_of, steps_in
+from megatron.neox.layouts.checkpoint_folder import damaged_steps
+from megatron.neox.layouts.neox import step_folder, step_of, steps_in
 
 if TYPE_CHECKING:
     from megatron.neox.engine.build import TrainingEngine
@@ -75,7 +76,13 @@ def find_start(section: CheckpointConfig) -> Start:
     checkpoint = None
     if section.load is not None:
         # A start with weights that are not there would be one with random weights.
-        checkpoint = find_checkpoint(Path(section.load), iteration=section.iteration, strict=section.finetune)
+        checkpoint = find_checkpoint(
+            Path(section.load),
+            iteration=section.iteration,
+            strict=section.finetune,
+            fallback=section.load_fallback,
+            weights_only=section.finetune or section.no_load_optim,
+        )
         if checkpoint is None:
             _refuse_other_files(Path(section.load), section)
             log.info("fresh start: there is no checkpoint in %s", section.load)
@@ -101,9 +108,13 @@ def _refuse_later_steps(folder: Path, start: Start, section: CheckpointConfig) -
 
     What stands behind the newest intact checkpoint is damaged, and may be written over.
     """
-    is_newest = _continues_in_place(section) and section.iteration is None and not section.finetune
+    in_place = _continues_in_place(section) and not section.finetune
     later = [step for step in (steps_in(folder) if folder.is_dir() else {}) if step > start.step]
-    if is_newest or not later:
+    if (in_place and section.iteration is None) or not later:
+        return
+    if in_place and damaged_steps(folder, after=start.step) == later:
+        names = ", ".join(map(step_folder, later))
+        log.warning("%s in %s is damaged: this run will write over it", names, folder)
         return
     changes = [] if _continues_in_place(section) else [f"load: {folder}"]
     changes += ["finetune: false"] if section.finetune else []

@@ -56,7 +56,7 @@ def run(config: Config) -> int:
             stack.enter_context(RunFolder(folder, is_main=grid.is_main, device=grid.device))
             on_main_rank(lambda: clear_leftovers(folder))
         start = on_main_rank(lambda: find_start(config.checkpoint))  # it reads whole checkpoints
-        vocabulary = find_vocabulary(config)
+        vocabulary = find_vocabulary(config, start.checkpoint)
         data = TrainingData(config, grid, vocabulary)
         engine = build_training_engine(config, grid, padded_vocab_size=vocabulary.padded_size)
         log.info("%d parameters on %d processes", engine.num_parameters, grid.world_size)

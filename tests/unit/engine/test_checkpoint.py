@@ -58,7 +58,8 @@ def test_a_checkpoint_is_files_of_layers_a_config_and_a_manifest(saved: Path) ->
     assert manifest["step"] == 1
     assert manifest["state"] == {"step": 1}
     assert manifest["tokenizer"] == {"type": "x"}
-    assert sorted(manifest["files"]) == sorted(names)
+    assert sorted(manifest["files"]) == sorted([*names, "configs/config.yml"])
+    assert manifest["plugins"] == []
     assert manifest["optimizer"] == {
         "name": "adam",
         "tensors": ["exp_avg", "exp_avg_sq"],
@@ -175,5 +176,8 @@ def test_a_failed_save_is_told_on_every_rank_and_leaves_nothing(tmp_path: Path) 
     (tmp_path / "file").touch()
     grid = {"pp": 2}
     messages = run_ranks(num_ranks(grid), save_where_nothing_can_be_written, tmp_path / "file", grid)
-    assert all("the checkpoint global_step0 could not be written" in message for message in messages)
+    assert all(
+        f"{tmp_path / 'file' / 'global_step0'} could not be written" in message for message in messages
+    )
+    assert all("see that the folder can be written" in message for message in messages)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ import torch
 from megatron.neox.errors import CheckpointError
 from megatron.neox.layouts.checkpoint_folder import (
     clear_leftovers,
+    damaged_steps,
     find_checkpoint,
     prune_checkpoints,
     publish,
@@ -21,13 +24,18 @@ from megatron.neox.layouts.manifest import FileRecord, Manifest
 LAYER = "layer_00-model_00-model_states.pt"
 
 
-def make(folder: Path, step: int, *, latest: bool = False, manifest: bool = True) -> Path:
-    """A checkpoint of one small file."""
+def make(
+    folder: Path, step: int, *, latest: bool = False, manifest: bool = True, other: Sequence[str] = ()
+) -> Path:
+    """A checkpoint of one small file, and `other` empty ones."""
     checkpoint = folder / f"global_step{step}"
     checkpoint.mkdir(parents=True)
     torch.save({"word_embeddings.weight": torch.full((2, 2), float(step))}, checkpoint / LAYER)
     content = (checkpoint / LAYER).read_bytes()
     record = FileRecord(len(content), hashlib.sha256(content).hexdigest())
+    for name in other:
+        (checkpoint / name).touch()
+    nothing = FileRecord(0, hashlib.sha256().hexdigest())
     if manifest:
         Manifest(
             step=step,
@@ -40,7 +48,7 @@ def make(folder: Path, step: int, *, latest: bool = False, manifest: bool = True
             plugins=[],
             layout={},
             state={},
-            files={LAYER: record},
+            files={LAYER: record, **dict.fromkeys(other, nothing)},
         ).write(checkpoint)
     if latest:
         (folder / "latest").write_text(f"global_step{step}\n")
@@ -64,31 +72,121 @@ def test_without_latest_the_newest_is_taken_and_that_is_said(
     assert "global_step100" in caplog.text
 
 
-@pytest.mark.parametrize("damage", ["cut", "changed", "missing", "gone"])
-def test_a_damaged_one_gives_way_to_the_newest_intact(
-    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def flip_a_bit(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def remove_with_manifest(file: Path) -> None:
+    file.unlink()
+    (file.parent / "manifest.json").unlink()
+
+
+def add_a_rank(file: Path) -> None:
+    shutil.copy(file, file.with_name("layer_00-model_01-model_states.pt"))
+
+
+DAMAGE = [
+    (cut, f"{LAYER} has "),
+    (flip_a_bit, f"{LAYER} has other content than was written"),
+    (Path.unlink, f"{LAYER} is missing"),
+    (remove_with_manifest, "it holds no layer files"),
+    (
+        lambda file: (file.parent / "manifest.json").unlink(),
+        "manifest.json is missing, which is written last",
+    ),
+    (lambda file: cut(file.parent / "manifest.json"), "manifest.json is damaged"),
+    (add_a_rank, "layer_00-model_01-model_states.pt was not written with it"),
+]
+
+
+@pytest.mark.parametrize(("damage", "message"), DAMAGE)
+def test_a_damaged_one_is_named_and_the_newest_intact_one_offered(
+    tmp_path: Path, damage: Callable[[Path], None], message: str
 ) -> None:
+    make(tmp_path, 5)
     make(tmp_path, 10)
-    file = make(tmp_path, 20, latest=True) / LAYER
-    content = file.read_bytes()
-    if damage == "cut":
-        file.write_bytes(content[:-100])
-    elif damage == "changed":
-        file.write_bytes(content[:-1] + b"?")
-    elif damage == "missing":
-        file.unlink()
-    else:
-        file.unlink()
-        (tmp_path / "global_step20" / "manifest.json").unlink()
-    assert find_checkpoint(tmp_path, strict=False) == tmp_path / "global_step10"
-    assert "global_step20" in caplog.text
+    damage(make(tmp_path, 20, latest=True) / LAYER)
+    with pytest.raises(CheckpointError) as caught:
+        find_checkpoint(tmp_path, strict=False)
+    assert f"{tmp_path / 'global_step20'} is damaged: " in str(caught.value)
+    assert message in str(caught.value)
+    assert str(caught.value).endswith(
+        "the newest intact checkpoint is global_step10: give --iteration 10 to load it; with load_fallback: true "
+        "it is taken by itself"
+    )
+    assert find_checkpoint(tmp_path, iteration=10, strict=True) == tmp_path / "global_step10"
 
 
-def test_a_folder_without_an_intact_checkpoint_is_an_error_even_for_training(tmp_path: Path) -> None:
+def test_the_newest_intact_one_is_taken_by_itself_when_that_is_asked_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make(tmp_path, 5)
+    make(tmp_path, 10)
+    cut(make(tmp_path, 20, latest=True) / LAYER)
+    cut(make(tmp_path, 30) / LAYER)
+    assert find_checkpoint(tmp_path, strict=False, fallback=True) == tmp_path / "global_step10"
+    assert len(caplog.records) == 1
+    assert f"{tmp_path / 'global_step20'} is damaged" in caplog.text
+    assert f"load_fallback: taking the newest intact checkpoint, {tmp_path / 'global_step10'}" in caplog.text
+
+
+def test_a_step_that_was_asked_for_has_no_substitute(tmp_path: Path) -> None:
+    make(tmp_path, 10)
+    cut(make(tmp_path, 20, latest=True) / LAYER)
+    with pytest.raises(
+        CheckpointError, match=r"global_step20 is damaged.*\n.*give --iteration 10 to load it$"
+    ):
+        find_checkpoint(tmp_path, iteration=20, strict=True, fallback=True)
+
+
+def test_without_latest_a_damaged_newest_one_is_not_passed_over(tmp_path: Path) -> None:
+    make(tmp_path, 10)
+    cut(make(tmp_path, 20) / LAYER)
+    with pytest.raises(CheckpointError, match="give --iteration 10"):
+        find_checkpoint(tmp_path, strict=True)
+
+
+@pytest.mark.parametrize("fallback", [False, True])
+def test_a_folder_without_an_intact_checkpoint_is_an_error_even_for_training(
+    tmp_path: Path, fallback: bool
+) -> None:
     (make(tmp_path, 10, latest=True) / LAYER).unlink()
     with pytest.raises(CheckpointError, match="holds no intact checkpoint") as caught:
+        find_checkpoint(tmp_path, strict=False, fallback=fallback)
+    assert f"global_step10 is damaged: {LAYER} is missing" in str(caught.value)
+
+
+def test_a_latest_that_names_what_is_gone_is_told_with_what_is_there(tmp_path: Path) -> None:
+    make(tmp_path, 10)
+    (tmp_path / "latest").write_text("global_step20\n")
+    with pytest.raises(CheckpointError, match="names global_step20, which is missing") as caught:
         find_checkpoint(tmp_path, strict=False)
-    assert f"global_step10: {LAYER} is missing" in str(caught.value)
+    assert "give --iteration 10" in str(caught.value)
+    assert find_checkpoint(tmp_path, strict=False, fallback=True) == tmp_path / "global_step10"
+
+
+def test_damage_to_optimizer_state_matters_to_training_only(tmp_path: Path) -> None:
+    state = "layer_00-model_00-optim_states.pt"
+    checkpoint = make(tmp_path, 10, latest=True, other=[state])
+    (checkpoint / state).unlink()
+    assert find_checkpoint(tmp_path, strict=True, weights_only=True) == checkpoint
+    with pytest.raises(CheckpointError, match=f"{state} is missing"):
+        find_checkpoint(tmp_path, strict=True)
+
+
+def test_damaged_steps_are_listed(tmp_path: Path) -> None:
+    for step in (10, 20, 30, 40):
+        make(tmp_path, step)
+    for step in (10, 30):
+        cut(tmp_path / f"global_step{step}" / LAYER)
+    assert damaged_steps(tmp_path, after=10) == [30]
+    assert damaged_steps(tmp_path / "absent", after=0) == []
 
 
 def test_a_latest_that_names_nothing_is_an_error(tmp_path: Path) -> None:
@@ -105,14 +203,19 @@ def test_an_absent_or_empty_folder_is_a_fresh_start_for_training_only(tmp_path: 
         assert find_checkpoint(tmp_path / name, strict=False) is None
         with pytest.raises(CheckpointError, match=f"{name}"):
             find_checkpoint(tmp_path / name, strict=True)
+    with pytest.raises(CheckpointError, match=r"\(global_step5.tmp was not written to its end\)"):
+        find_checkpoint(tmp_path / "empty", strict=True)
 
 
 def test_a_step_can_be_asked_for(tmp_path: Path) -> None:
     make(tmp_path, 10, latest=True)
     make(tmp_path, 20)
     assert find_checkpoint(tmp_path, iteration=20, strict=True) == tmp_path / "global_step20"
-    with pytest.raises(CheckpointError, match="holds no step 15; it holds 20, 10"):
-        find_checkpoint(tmp_path, iteration=15, strict=True)
+    for strict in (False, True):
+        with pytest.raises(CheckpointError, match="holds no step 15; it holds 20, 10"):
+            find_checkpoint(tmp_path, iteration=15, strict=strict)
+        with pytest.raises(CheckpointError, match="holds no step 15; it holds none"):
+            find_checkpoint(tmp_path / "absent", iteration=15, strict=strict)
 
 
 def test_a_step_folder_itself_is_taken(tmp_path: Path) -> None:
