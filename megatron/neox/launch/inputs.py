@@ -35,13 +35,18 @@ def check_inputs(script: str, config: Config, places: Mapping[str, str]) -> None
 def _vocabulary(config: Config) -> list[tuple[str, str]]:
     section = config.tokenizer
     return [
-        (
-            key,
-            f"{key}: no file {name}; tools/train_tokenizer.py makes a vocabulary, or give the path of yours",
-        )
+        (key, f"{key}: no file {name}; {_vocabulary_remedy(Path(name))}, or give the path of yours")
         for key, name in (("vocab_file", section.vocab_file), ("merge_file", section.merge_file))
         if name is not None and not Path(name).exists()
     ]
+
+
+def _vocabulary_remedy(path: Path) -> str:
+    from megatron.neox.tokenizers.vocabulary_files import POLYCODER_FILES  # slow, and needed only here
+
+    if path.name in POLYCODER_FILES:
+        return f"tools/download_checkpoint.py vocab --output {path.parent} fetches PolyCoder's"
+    return "tools/train_tokenizer.py makes a vocabulary"
 
 
 def _datasets(config: Config) -> list[tuple[str, str]]:

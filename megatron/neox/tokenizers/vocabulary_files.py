@@ -16,10 +16,9 @@ Merge = tuple[str, str]
 HEADER_START = "#version"
 
 # Names under which PolyCoder's configs look for its vocabulary.
-_POLYCODER_FILES = ("code-vocab.json", "code-merges.txt")
+POLYCODER_FILES = ("code-vocab.json", "code-merges.txt")
 _FROM_POLYCODER = (
-    "  PolyCoder's code-vocab.json and code-merges.txt are in the folder Data of\n"
-    "  github.com/VHellendoorn/Code-LMs; copy them there, or give other paths"
+    "  fetch PolyCoder's: tools/download_checkpoint.py vocab --output {folder}\n  or give other paths"
 )
 _FROM_TRAINER = "  make one from your own files: tools/train_tokenizer.py --input FOLDER --output vocabulary"
 
@@ -42,7 +41,8 @@ def read_bytes(path: str | None, *, key: str, tokenizer: str) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        remedy = _FROM_POLYCODER if Path(path).name in _POLYCODER_FILES else _FROM_TRAINER
+        is_polycoders = Path(path).name in POLYCODER_FILES
+        remedy = _FROM_POLYCODER.format(folder=Path(path).parent) if is_polycoders else _FROM_TRAINER
         raise VocabularyError(
             f"cannot read {path} ({key} of {tokenizer}; in full: {Path(path).absolute()}): "
             f"{error.strerror}\n{remedy}"
