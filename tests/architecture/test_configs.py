@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from megatron.neox.config.load import load_config
+from megatron.neox.config.parameters import num_parameters
 from megatron.neox.config.reference import files
 from megatron.neox.config.source import read_entries
+from megatron.neox.config.vocabulary import padded_vocab_size
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted((ROOT / "configs").glob("*.yml"))
@@ -53,6 +55,56 @@ def test_polycoder_sizes(name: str, shape: tuple[int, int, int], rate: float, st
     assert (training.train_iters, training.train_micro_batch_size_per_gpu) == (160000, 8)
     assert training.gradient_accumulation_steps == 4
     assert (config.data.split, config.checkpoint.checkpoint_factor) == ("989,10,1", 1000)
+    # What released weights need otherwise is said where the key stands.
+    assert (model.rotary_table, model.rotary_emb_base, schedule.lr_schedule_version) == ("fp32", 10000, 1)
+    assert (config.tokenizer.tokenizer_type, config.tokenizer.merges_header) == (
+        "GPT2BPETokenizer", "drop_first_line",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("160M", 162_322_944), ("small", 162_322_944), ("0-4B", 405_334_016), ("medium", 405_334_016),
+        ("2-7B", 2_775_208_960),
+    ],
+)  # fmt: skip
+def test_polycoder_parameters_are_those_in_the_files_header(name: str, parameters: int) -> None:
+    """By arithmetic: no weights are built, and no vocabulary is read but its size, 50257."""
+    path = ROOT / "configs" / f"{name}.yml"
+    model = load_config([path]).config.model
+    rows = padded_vocab_size(50257, divisible_by=model.make_vocab_size_divisible_by, tensor_size=1)
+    assert num_parameters(model, rows) == parameters
+    header = path.read_text(encoding="utf-8").partition("{")[0]
+    assert f"({parameters:,} with its vocabulary)" in header
+
+
+def test_polycoder_tasks() -> None:
+    """Samplers, windows and files as PolyCoder's configs have them."""
+    by_task = {
+        task: load_config([ROOT / "configs" / "2-7B", ROOT / "configs" / task]).config
+        for task in ("text_generation", "humaneval_generation", "code_ppl")
+    }
+    assert by_task["text_generation"].generation.model_dump(exclude_defaults=True) == {
+        "text_gen_type": "interactive", "maximum_tokens": 256, "temperature": 0.5, "num_samples": 10,
+        "sample_input_file": "sample_input.txt", "sample_output_file": "sample_output.txt",
+    }  # fmt: skip
+    assert by_task["humaneval_generation"].generation.model_dump(exclude_defaults=True) == {
+        "text_gen_type": "humaneval", "maximum_tokens": 256, "temperature": 0.4, "top_p": 0.95,
+        "num_samples": 100, "sample_output_file": "2.7b-humaneval-outputs.jsonl",
+    }  # fmt: skip
+    measured = by_task["code_ppl"].evaluation
+    assert (len(measured.eval_tasks), measured.eval_window) == (12, 1024)
+    for name, (include, port) in {
+        "humaneval_generation": ("localhost:8", 29100),
+        "code_ppl": ("localhost:9", 28000),
+    }.items():
+        config = by_task[name]
+        assert (config.launch.include, config.launch.master_port) == (include, port)
+        assert (config.tokenizer.vocab_file, config.tokenizer.merge_file) == (
+            "data/code-vocab.json", "data/code-merges.txt",
+        )  # fmt: skip
+        assert config.checkpoint.load == "checkpoints-2-7B"
 
 
 @pytest.mark.parametrize(("name", "text"), files().items(), ids=list(files()))

@@ -24,6 +24,8 @@ from megatron.neox.launch.start import start
 _REQUIRED = {"train.py": ("training", "data"), "generate.py": ("checkpoint",), "evaluate.py": ("checkpoint",)}
 INFERENCE = ("generate.py", "evaluate.py")
 """Doors that read a checkpoint and need no pipeline."""
+# The name that GPT-NeoX gave its evaluate.py after PolyCoder's fork; a script of that name comes first.
+_RENAMED = {"eval.py": "evaluate.py"}
 
 
 def dispatch(arguments: list[str], *, program: str) -> int:
@@ -186,6 +188,9 @@ def _find_script(name: str) -> Path:
     for folder in (Path(), installed_folder()):
         if (folder / file).is_file():
             return (folder / file).resolve()
+    if file in _RENAMED:
+        print(f"note: {file} is {_RENAMED[file]} here", file=sys.stderr)
+        return _find_script(_RENAMED[file])
     known = [*_REQUIRED, "config", "plugins"]
     if name.endswith((".yml", ".yaml", ".json")):
         raise UserError(f"{name} is a config; say first what to start: ./deepy.py train.py {name}")
