@@ -89,9 +89,8 @@ def tensor_size_of(folder: Path, number: int = 0) -> int:
     layers = [match for path in folder.iterdir() if (match := _LAYER.fullmatch(path.name))]
     ranks = sorted(int(match[2]) for match in layers if int(match[1]) == number)
     if not ranks or ranks != list(range(len(ranks))):
-        raise CheckpointError(
-            f"{folder}: {weights_file(number, len(ranks))} is missing; give the folder of a whole checkpoint"
-        )
+        missing = weights_file(number, min(set(range(len(ranks) + 1)).difference(ranks)))
+        raise CheckpointError(f"{folder}: {missing} is missing; give the folder of a whole checkpoint")
     return len(ranks)
 
 

@@ -95,8 +95,9 @@ class UpstreamCheckpoint:
             return neox.tensor_size_of(self.folder)
         ranks = neox.rank_files(self.folder)
         if not ranks or ranks != list(range(len(ranks))):
+            missing = min(set(range(len(ranks) + 1)).difference(ranks))
             raise CheckpointError(
-                f"{self.path(0, len(ranks))} is missing; give the folder of a whole checkpoint"
+                f"{self.path(0, missing)} is missing; give the folder of a whole checkpoint"
             )
         return len(ranks)
 
