@@ -79,18 +79,14 @@ def download(origin: Origin, cwd: Path, *arguments: str) -> subprocess.Completed
 
 
 def found(folder: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file() and path.name != ".download.lock"
-    }
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def assert_refused(done: subprocess.CompletedProcess[str], cwd: Path, code: int, *messages: str) -> None:
     assert done.returncode == code, done.stderr
     for message in messages:
         assert message in done.stderr
-    assert found(cwd) == {}
+    assert os.listdir(cwd) == []
 
 
 @pytest.mark.parametrize("prefix", ["", "./", "2022/polycoder/"])
@@ -150,7 +146,7 @@ def test_broken_connections_are_resumed(origin: Origin, tmp_path: Path) -> None:
     done = download(origin, tmp_path, NAME, "--timeout", "0.5")
     assert done.returncode == 0, done.stderr
     assert found(tmp_path / "checkpoints") == contents()
-    assert "503 Service Unavailable; retry 2 of 8" in done.stderr
+    assert "503 Service Unavailable; retry 2 of 6" in done.stderr
     assert "resumed at byte 100000" in done.stderr
     assert "resumed at byte 300001" in done.stderr
     assert "the connection broke" in done.stderr
@@ -176,7 +172,7 @@ def test_retries_end(origin: Origin, tmp_path: Path) -> None:
     origin.always = 1000
     done = download(origin, tmp_path, NAME, "--retries", "2")
     assert done.returncode == 1
-    assert "given up after 3 attempts" in done.stderr
+    assert "given up at attempt 3" in done.stderr
     assert origin.ranges() == [None, "bytes=1000-", "bytes=1000-"]
     assert set(found(tmp_path / "checkpoints")) == {f"{TAR}.part", f"{TAR}.part.etag"}
 
@@ -283,6 +279,7 @@ def test_a_disk_that_is_too_small_is_told_before_and_a_full_one_after(origin: Or
     assert_refused(done, tmp_path, 1, f"{TAR} needs 2000000000.00 GB in", "GB are free; make room")
     assert origin.ranges() == []
     origin.release(TAR, content)
+    (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / f"{TAR}.part").symlink_to("/dev/full")
     done = download(origin, tmp_path)
     assert done.returncode == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from megatron.neox.downloads.polycoder import NAMES
 from tests.integration.training_case import ROOT, environment
 
 
@@ -56,6 +58,31 @@ def test_a_missing_vocabulary_names_the_command_that_fetches_it(work: Path, scri
             f"{key}: no file data/{name}; tools/download_checkpoint.py vocab --output data fetches PolyCoder's"
         ) in done.stderr
     assert ("note: eval.py is evaluate.py here" in done.stderr) == (script != "evaluate.py")
+
+
+def commands_of_the_readme() -> list[str]:
+    text = (ROOT / "configs" / "README.md").read_text(encoding="utf-8")
+    return [command for command in re.findall(r"`([^`]+)`", text) if "CONF" not in command and " " in command]
+
+
+@pytest.mark.parametrize(
+    "command", [one for one in commands_of_the_readme() if one.startswith("./deepy.py")], ids=str
+)
+def test_the_commands_of_the_configs_readme_find_configs_that_agree(work: Path, command: str) -> None:
+    shutil.copytree(work / "checkpoints-2-7B", work / "checkpoints")
+    shutil.copy(ROOT / "configs" / "local_setup.yml", work / "checkpoints" / "configs")
+    _, _, *files = command.split()
+    done = deepy(f"config {' '.join(files)}", work)
+    assert done.returncode == 0, done.stderr
+    assert "parameters" in done.stdout
+
+
+def test_the_tools_of_the_configs_readme_know_the_names() -> None:
+    names = [
+        one.split()[1] for one in commands_of_the_readme() if one.startswith("tools/download_checkpoint.py")
+    ]
+    assert len(names) == 2
+    assert set(names) <= set(NAMES)
 
 
 def test_a_script_of_ones_own_is_not_renamed(work: Path) -> None:

@@ -57,7 +57,7 @@ class Remote:
 class Patience:
     """When to give up: after `num_retries` failures in a row without a new byte; the wait doubles each time."""
 
-    num_retries: int = 8
+    num_retries: int = 6
     wait_seconds: float = 1.0
     timeout_seconds: float = 60.0
 
@@ -146,9 +146,10 @@ class Fetcher:
                     failures, furthest = 0, num_bytes()
                 failures += 1
                 if failures > patience.num_retries:
+                    kept = "what has arrived is kept, and the same command goes on; " if num_bytes() else ""
                     raise ResourceError(
-                        f"{url}: {error}; given up after {failures} attempts\n"
-                        "  what has arrived is kept: the same command goes on from there"
+                        f"{url}: {error}; given up at attempt {failures}\n"
+                        f"  {kept}HTTPS_PROXY is honoured, and --mirror names another server"
                     ) from error
                 wait = max(error.wait_seconds, patience.wait_seconds * 2 ** (failures - 1))
                 wait = min(wait, _LONGEST_WAIT_SECONDS)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import fcntl
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from megatron.neox.errors import OutputError
@@ -14,22 +15,38 @@ LOCK_NAME = ".download.lock"
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Hold `folder`, made where it is absent; the kernel lets go of it when the process dies.
+    """Hold `folder`, made where it is absent, and again taken away where nothing came into it.
+
+    The kernel lets go of it when the process dies.
 
     Raises:
         OutputError: another download holds it, or it cannot be written.
     """
+    is_new = not folder.exists()
+    path = folder / LOCK_NAME
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # Opened for writing, which a lock over NFS needs; the file stays, because removing it would race.
-        file = (folder / LOCK_NAME).open("ab")
+        file = path.open("ab")  # for writing, which a lock over NFS needs
     except (PermissionError, NotADirectoryError, FileExistsError) as error:
         raise OutputError(f"cannot write {folder}: {error.strerror}; give another --output") from error
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _is_taken(file.fileno(), path):
             raise OutputError(
                 f"another download into {folder} is running; wait for it, stop it, or give another --output"
-            ) from None
-        yield
+            )
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+            if is_new:
+                with suppress(OSError):  # not empty
+                    folder.rmdir()
+
+
+def _is_taken(descriptor: int, path: Path) -> bool:
+    """Lock the file, unless another has, or had and took its name away since it was opened here."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except (BlockingIOError, FileNotFoundError):
+        return False
