@@ -93,8 +93,13 @@ def main(arguments: Sequence[str]) -> None:
             is_checked=options.checksum,
             keep_archive=options.keep_archive,
         )
-    weights = output / release.step_folder
-    print(f"{weights} is complete" if is_new else f"{weights} was complete already; nothing was fetched")
+    weights, absent = output / release.step_folder, release.absent_from(output)
+    if absent:
+        print(
+            f"{weights}: the archive had not {', '.join(absent)}; tools/inspect_checkpoint.py says what is there"
+        )
+    else:
+        print(f"{weights} is complete" if is_new else f"{weights} was complete already; nothing was fetched")
     print(next_command(output))
 
 

@@ -113,14 +113,16 @@ def test_a_model_lies_where_its_configs_look_for_it(origin: Origin, tmp_path: Pa
 def test_what_the_archive_lacks_is_not_invented_and_what_exists_is_kept(
     origin: Origin, tmp_path: Path
 ) -> None:
-    origin.release(TAR, tar_of(contents(latest=False)))
+    files = contents(latest=False)
+    del files["global_step150000/layer_16-model_00-model_states.pt"]
+    origin.release(TAR, tar_of(files))
     setup = tmp_path / "small" / "configs" / "local_setup.yml"
     setup.parent.mkdir(parents=True)
     setup.write_text("mine")
     done = download(origin, tmp_path, NAME, "--output", "small", "--keep-archive")
     assert done.returncode == 0, done.stderr
-    expected = {**contents(latest=False), "configs/local_setup.yml": b"mine"}
-    assert found(tmp_path / "small") == {**expected, TAR: tar_of(contents(latest=False))}
+    assert found(tmp_path / "small") == {**files, "configs/local_setup.yml": b"mine", TAR: tar_of(files)}
+    assert "the archive had not layer_16-model_00-model_states.pt" in done.stdout
     assert "kept small/configs/local_setup.yml as it is" in done.stderr
     assert done.stdout.endswith("small/configs/small.yml --set load=small\n")
 
