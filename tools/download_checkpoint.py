@@ -93,11 +93,9 @@ def main(arguments: Sequence[str]) -> None:
             is_checked=options.checksum,
             keep_archive=options.keep_archive,
         )
-    weights, absent = output / release.step_folder, release.absent_from(output)
-    if absent:
-        print(
-            f"{weights}: the archive had not {', '.join(absent)}; tools/inspect_checkpoint.py says what is there"
-        )
+    weights, difference = output / release.step_folder, release.difference(output)
+    if difference:
+        print(f"{weights} is what the archive had, and not what was expected: {difference}")
     else:
         print(f"{weights} is complete" if is_new else f"{weights} was complete already; nothing was fetched")
     print(next_command(output))

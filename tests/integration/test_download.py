@@ -122,7 +122,7 @@ def test_what_the_archive_lacks_is_not_invented_and_what_exists_is_kept(
     done = download(origin, tmp_path, NAME, "--output", "small", "--keep-archive")
     assert done.returncode == 0, done.stderr
     assert found(tmp_path / "small") == {**files, "configs/local_setup.yml": b"mine", TAR: tar_of(files)}
-    assert "the archive had not layer_16-model_00-model_states.pt" in done.stdout
+    assert "not what was expected: 1 of its files are absent or empty (layer_16-model_00-mod" in done.stdout
     assert "kept small/configs/local_setup.yml as it is" in done.stderr
     assert done.stdout.endswith("small/configs/small.yml --set load=small\n")
 
@@ -134,10 +134,14 @@ def test_half_a_checkpoint_is_not_taken_for_one(origin: Origin, tmp_path: Path) 
         (folder / f"layer_{number:02d}-model_00-model_states.pt").write_bytes(b"x")
     done = download(origin, tmp_path)
     assert done.returncode == 2
-    assert "1 of its files are absent or empty (layer_16-model_00-model_states.pt, ...)" in done.stderr
+    assert "1 of its files are absent or empty (layer_16-model_00-model_states.pt first)" in done.stderr
     assert origin.seen == []
     (folder / "layer_16-model_00-model_states.pt").write_bytes(b"x")
     assert "was complete already" in download(origin, tmp_path).stdout
+    # A larger model has all the names of a smaller one.
+    (folder / "layer_17-model_00-model_states.pt").write_bytes(b"x")
+    done = download(origin, tmp_path)
+    assert (done.returncode, "it has 1 files more (layer_17-model_00-mod" in done.stderr) == (2, True)
 
 
 def test_broken_connections_are_resumed(origin: Origin, tmp_path: Path) -> None:
@@ -257,6 +261,18 @@ def test_a_killed_download_goes_on_where_it_was(origin: Origin, tmp_path: Path) 
     done = download(origin, tmp_path)
     assert done.returncode == 0, done.stderr
     assert origin.ranges()[-1] == f"bytes={size}-"
+    assert found(tmp_path / "checkpoints") == contents()
+
+
+def test_a_run_that_was_killed_while_it_moved_files_is_finished(origin: Origin, tmp_path: Path) -> None:
+    moved = {"configs/small.yml", "latest"}
+    for name, content in contents().items():
+        folder = tmp_path / "checkpoints" / ("" if name in moved else f".{NAME}.unpacked")
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    done = download(origin, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert origin.seen == []
     assert found(tmp_path / "checkpoints") == contents()
 
 

@@ -13,7 +13,7 @@ import os
 import shutil
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 from megatron.neox.errors import InputError, ResourceError
@@ -22,11 +22,14 @@ _MOST_MEMBERS = 100_000
 _DAMAGE = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, UnicodeError)
 
 
-def unpack(archive: Path, folder: Path, *, limit_bytes: int) -> None:
+def unpack(
+    archive: Path, folder: Path, *, limit_bytes: int, check: Callable[[Path], object] = lambda _: None
+) -> None:
     """Unpack a tar, compressed or not, into `folder`, which must not exist and appears when all is in it.
 
     Args:
         limit_bytes: most bytes that all files together may have.
+        check: looks at what was unpacked before it takes its name; what it raises leaves nothing behind.
 
     Raises:
         InputError: the archive is damaged, or holds what is refused; nothing of it stays.
@@ -39,6 +42,7 @@ def unpack(archive: Path, folder: Path, *, limit_bytes: int) -> None:
         with tarfile.open(archive) as opened:
             members = _checked(opened, archive, limit_bytes)
             opened.extractall(partial, members, filter="data")
+        check(partial)
         _sync(partial)
         os.rename(partial, folder)
     except _DAMAGE as error:

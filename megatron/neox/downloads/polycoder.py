@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,14 +44,19 @@ class Release:
         """Folder of the weights inside a checkpoint folder."""
         return f"global_step{self.step}"
 
-    def absent_from(self, folder: Path) -> list[str]:
-        """Files of the weights that `folder` lacks, or has empty; the function layers 1 and L + 2 have none."""
+    @property
+    def weight_files(self) -> set[str]:
+        """Names of the weights' files in the step's folder; the function layers 1 and L + 2 have none."""
         numbers = [0, *range(2, self.num_layers + 2), self.num_layers + 3, self.num_layers + 4]
-        names = [f"layer_{number:02d}-model_00-model_states.pt" for number in numbers]
-        weights = folder / self.step_folder
-        return [
-            name for name in names if not (weights / name).is_file() or not (weights / name).stat().st_size
-        ]
+        return {f"layer_{number:02d}-model_00-model_states.pt" for number in numbers}
+
+    def difference(self, folder: Path) -> str | None:
+        """How the weights in `folder` differ from the release's by their files' names; None where they do not."""
+        found = {path.name for path in (folder / self.step_folder).glob("layer_*") if path.stat().st_size}
+        absent, more = sorted(self.weight_files - found), sorted(found - self.weight_files)
+        if absent:
+            return f"{len(absent)} of its files are absent or empty ({absent[0]} first)"
+        return f"it has {len(more)} files more ({more[0]} first)" if more else None
 
 
 RELEASES = {
@@ -134,7 +138,7 @@ def download_model(
         Whether anything had to be done.
 
     Raises:
-        OutputError: weights of that step stand there, and not all of them.
+        OutputError: other weights of that step stand there, or a part of them.
         InputError, ResourceError: as `Fetcher.fetch` and `unpack`.
     """
     with alone_in(output):
@@ -161,14 +165,14 @@ def _is_complete(release: Release, output: Path) -> bool:
     """Whether the weights are there.
 
     Raises:
-        OutputError: a part of them is.
+        OutputError: others are, or a part of them.
     """
     if not os.path.lexists(output / release.step_folder):
         return False
-    if absent := release.absent_from(output):
+    if difference := release.difference(output):
         raise OutputError(
-            f"{output / release.step_folder} is there and is not {release.name}: {len(absent)} of its files are "
-            f"absent or empty ({absent[0]}, ...)\n  move it away, or give another --output"
+            f"{output / release.step_folder} is there and is not {release.name}: {difference}\n"
+            "  move it away, or give another --output"
         )
     return True
 
@@ -197,10 +201,8 @@ def _fetch_and_unpack(
     is_ours = is_new and not keep_archive
     try:
         # A tar that is not compressed cannot hold more than it is long.
-        unpack(archive, unpacked, limit_bytes=archive.stat().st_size)
-        root_of(unpacked)
+        unpack(archive, unpacked, limit_bytes=archive.stat().st_size, check=root_of)
     except InputError:
-        shutil.rmtree(unpacked, ignore_errors=True)
         if is_ours:
             archive.unlink()
         raise

@@ -28,17 +28,24 @@ def test_the_released_names() -> None:
 
 
 def test_the_files_of_a_step(tmp_path: Path) -> None:
-    absent = RELEASES["2-7B-150K"].absent_from(tmp_path)
-    assert len(absent) == 35
-    numbers = [int(name[6:8]) for name in absent]
+    release = RELEASES["2-7B-150K"]
+    numbers = sorted(int(name[6:8]) for name in release.weight_files)
     assert numbers == [0, *range(2, 34), 35, 36]
+    assert release.difference(tmp_path) == (
+        "35 of its files are absent or empty (layer_00-model_00-model_states.pt first)"
+    )
     weights = tmp_path / "global_step150000"
     weights.mkdir()
-    for name in absent:
+    for name in release.weight_files:
         (weights / name).write_bytes(b"x")
-    assert RELEASES["2-7B-150K"].absent_from(tmp_path) == []
-    (weights / absent[7]).write_bytes(b"")
-    assert RELEASES["2-7B-150K"].absent_from(tmp_path) == [absent[7]]
+    assert release.difference(tmp_path) is None
+    assert RELEASES["160M-150K"].difference(tmp_path) == (
+        "it has 20 files more (layer_14-model_00-model_states.pt first)"
+    )
+    (weights / "layer_07-model_00-model_states.pt").write_bytes(b"")
+    assert release.difference(tmp_path) == (
+        "1 of its files are absent or empty (layer_07-model_00-model_states.pt first)"
+    )
 
 
 def test_the_pinned_vocabulary_is_the_one_at_hand(polycoder: Path) -> None:
