@@ -224,6 +224,20 @@ def _override(text: str, reading: _Reading) -> None:
     if nested:
         value = _nest(reading.keys.get(key), nested, value)
     _put(reading, key, value, {key: "--set"})
+    if key == "precision":
+        _switch_off_other_blocks(reading, str(value))
+
+
+def _switch_off_other_blocks(reading: _Reading, precision: str) -> None:
+    """Let `--set precision=...` win over a file's block of another number format."""
+    for block in {"fp16", "bf16"} - {precision}:
+        given = reading.keys.get(block)
+        if isinstance(given, dict):
+            reading.keys[block] = {
+                **given,
+                "enabled": False,
+                **({"fp16": False} if given.get("fp16") else {}),
+            }
 
 
 def _nest(block: Any, path: Sequence[str], value: Any) -> dict[str, Any]:

@@ -117,6 +117,13 @@ class TestMerging:
         assert config.from_flat(config.flat()).flat() == config.flat()
         assert config.from_flat(config.given()) == config
 
+    def test_a_precision_set_wins_over_the_blocks(self, load: Callable[..., LoadedConfig]) -> None:
+        old = "fp16: {fp16: true, enabled: true, loss_scale: 0}"
+        assert load(old, overrides=["precision=fp32"]).config.precision.dtype == "fp32"
+        assert load(old, overrides=["precision=bf16"]).config.precision.dtype == "bf16"
+        with pytest.raises(ConfigError, match="precision is fp32, but the block fp16 is enabled"):
+            load(f"{old}\nprecision: fp32")
+
 
 class TestFinding:
     @pytest.mark.parametrize("name", ["base", "base.yml", "./base.yml"])
