@@ -6,6 +6,7 @@ Sources: neox_arguments of EleutherAI/gpt-neox from its first version to ea7aefd
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 Keys = dict[str, Any]
@@ -53,7 +54,7 @@ def rewrite(keys: Keys, notes: list[str]) -> dict[str, str]:
         New key: the old key it came from, for messages about its place.
     """
     origins: dict[str, str] = {}
-    for change in (_move, _pass_on, _optimizer, _precision, _zero, _attention, _mlp, _data, _other):
+    for change in (_move, _pass_on, _optimizer, _precision, _zero, _attention, _mlp, _data, _paths, _other):
         change(keys, notes, origins)
     return origins
 
@@ -215,6 +216,20 @@ def _data(keys: Keys, notes: list[str], origins: dict[str, str]) -> None:
             notes.append(
                 f"{new} without {part}_data_weights: each dataset weighs as much as its tokens, in GPT-NeoX all weigh "
                 f"the same, which {part}_data_weights: {[1] * len(paths)} does here"
+            )
+
+
+_IMAGE = "/gpt-neox/"  # working directory of PolyCoder's Docker image
+
+
+def _paths(keys: Keys, notes: list[str], _: dict[str, str]) -> None:
+    if Path(_IMAGE).is_dir():
+        return
+    for key, value in keys.items():
+        if isinstance(value, str) and value.startswith(_IMAGE):
+            keys[key] = value.removeprefix(_IMAGE)
+            notes.append(
+                f"{key} {value} is read as {keys[key]}: {_IMAGE} was a folder of PolyCoder's Docker image"
             )
 
 
