@@ -38,6 +38,7 @@ class Origin:
     always: int | str | None = None
     has_etags: bool = True
     has_ranges: bool = True
+    minds_versions: bool = True  # grants a range for the version of If-Range only
     slow_seconds: float = 0.0  # before each 64 KiB
     seen: list[Seen] = field(default_factory=list)
     url: str = ""
@@ -88,6 +89,7 @@ def _handler(origin: Origin) -> type[BaseHTTPRequestHandler]:
             etag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
             headers = {"ETag": etag} if origin.has_etags else {}
             asked, granted = self.headers.get("Range"), self.headers.get("If-Range", etag)
+            granted = granted if origin.minds_versions else etag
             if not asked or not origin.has_ranges or fault == "whole" or granted != etag:
                 return self._answer(200, content, fault, **headers)
             start = int(asked.removeprefix("bytes=").removesuffix("-")) // (2 if fault == "other" else 1)

@@ -183,20 +183,27 @@ def test_retries_end(origin: Origin, tmp_path: Path) -> None:
     assert set(found(tmp_path / "checkpoints")) == {f"{TAR}.part", f"{TAR}.part.etag"}
 
 
-@pytest.mark.parametrize("has_etags", [True, False])
+@pytest.mark.parametrize(
+    ("has_etags", "minds_versions", "message"),
+    [
+        (True, True, "it starts anew"),
+        (True, False, "the file has changed, or"),
+        (False, False, "it is fetched once more from its start"),
+    ],
+)
 def test_a_file_that_changes_on_the_way_is_fetched_anew(
-    origin: Origin, tmp_path: Path, has_etags: bool
+    origin: Origin, tmp_path: Path, has_etags: bool, minds_versions: bool, message: str
 ) -> None:
     new = tar_of({**contents(), "configs/small.yml": b'{"num-layers": 21}\n'})
     old = b"\0" + origin.files[f"/record/6363556/files/{TAR}"][1:]
     origin.release(TAR, new)
-    origin.has_etags = has_etags
+    origin.has_etags, origin.minds_versions = has_etags, minds_versions
     origin.files[f"/record/6363556/files/{TAR}"] = old
     origin.faults = [400_000, lambda: origin.release(TAR, new)]
     done = download(origin, tmp_path)
     assert done.returncode == 0, done.stderr
     assert found(tmp_path / "checkpoints")["configs/small.yml"] == b'{"num-layers": 21}\n'
-    assert ("it starts anew" if has_etags else "it is fetched once more from its start") in done.stderr
+    assert message in done.stderr
 
 
 def test_what_is_not_the_released_file_is_removed(origin: Origin, tmp_path: Path) -> None:
@@ -284,7 +291,6 @@ def test_an_archive_that_wget_left_is_used_and_kept(origin: Origin, tmp_path: Pa
     done = download(origin, tmp_path)
     assert (done.returncode, f"rename it to {TAR}.part" in done.stderr) == (2, True)
     (folder / TAR).rename(folder / f"{TAR}.part")
-    (folder / f"{TAR}.part.etag").write_text("")
     assert download(origin, tmp_path, NAME, "--keep-archive").returncode == 0
     assert origin.ranges() == [f"bytes={len(content) - 9}-"]
     assert found(folder) == {**contents(), TAR: content}

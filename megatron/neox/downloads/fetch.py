@@ -170,12 +170,12 @@ class Fetcher:
             response = self._session.get(
                 url, headers=headers, stream=True, timeout=self._patience.timeout_seconds
             )
-        except requests.exceptions.SSLError as error:
-            raise InputError(
-                f"{url}: the server's certificate is not trusted ({_innermost(error)}); behind a firewall that "
-                "puts in its own, let REQUESTS_CA_BUNDLE name its certificate"
-            ) from error
         except (requests.ConnectionError, requests.Timeout) as error:
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                raise InputError(
+                    f"{url}: the server's certificate is not trusted ({_innermost(error)}); behind a firewall that "
+                    "puts in its own, let REQUESTS_CA_BUNDLE name its certificate"
+                ) from error
             raise _Passing(_innermost(error)) from error
         except requests.RequestException as error:
             raise InputError(f"{url} cannot be fetched: {error}") from error
