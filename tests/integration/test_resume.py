@@ -92,7 +92,8 @@ class Case:
 
     def files(self) -> dict[str, Any]:
         """Checksums of all weights and optimizer states of the last checkpoint."""
-        return json.loads((self.save / f"global_step{NUM_STEPS}" / "manifest.json").read_text())["files"]
+        files = json.loads((self.save / f"global_step{NUM_STEPS}" / "manifest.json").read_text())["files"]
+        return {name: record for name, record in files.items() if name.endswith(".pt")}
 
     def curve(self) -> list[tuple[int, float, float | None]]:
         return [(line["step"], line["loss"], line.get("validation_loss")) for line in metrics(self.save)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,11 @@ def manifest(folder: Path, step: int) -> dict[str, Any]:
     return json.loads((folder / f"global_step{step}" / "manifest.json").read_text())
 
 
+def tensors(folder: Path, step: int) -> dict[str, Any]:
+    """Checksums of a checkpoint's weights and optimizer state."""
+    return {name: found for name, found in manifest(folder, step)["files"].items() if name.endswith(".pt")}
+
+
 def steps(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.glob("global_step*"))
 
@@ -65,7 +71,7 @@ def test_a_run_from_an_earlier_step_ends_the_same(trained: Path, data: str, tmp_
     assert code == 0
     assert f"resumed from {trained}/global_step3" in log
     assert [line["step"] for line in metrics(save)] == [4, 5, 6]
-    assert manifest(save, 6)["files"] == manifest(trained, 6)["files"]
+    assert tensors(save, 6) == tensors(trained, 6)
 
 
 def test_another_number_of_ranks_reads_the_same_batches(trained: Path, data: str, tmp_path: Path) -> None:
@@ -224,3 +230,98 @@ def test_finetuning_needs_weights(data: str, tmp_path: Path) -> None:
     code, error = train(data, load=str(tmp_path / "absent"), finetune=True, train_iters=1)
     assert code == 2
     assert f"load: {tmp_path / 'absent'} does not exist; give a folder that holds global_step*" in error
+
+
+# The 512 ids of the tokenizer are padded to 600 rows for one tensor rank and to 800 for two.
+PADDED = {"make_vocab_size_divisible_by": 200, "hidden_dropout": 0.0}
+
+
+@pytest.mark.parametrize(("old", "new", "rows", "computed"), [(1, 2, 600, 800), (2, 1, 800, 600)])
+def test_a_run_keeps_the_rows_of_its_vocabulary_on_other_tensor_ranks(
+    data: str, tmp_path: Path, old: int, new: int, rows: int, computed: int
+) -> None:
+    keys = {"save": str(tmp_path / "run"), "load": str(tmp_path / "run"), **PADDED}
+    assert train(data, num_ranks=old, model_parallel_size=old, train_iters=2, **keys)[0] == 0
+    straight = {**keys, "save": str(tmp_path / "straight")}
+    assert train(data, num_ranks=old, model_parallel_size=old, train_iters=4, **straight)[0] == 0
+    code, log = train(data, num_ranks=new, model_parallel_size=new, train_iters=4, **keys)
+    assert code == 0
+    checkpoint = tmp_path / "run" / "global_step2"
+    said = f"the embedding has {rows} rows, as {checkpoint} has, and not the {computed} that 512 ids are padded to"
+    assert log.count(said) == 1
+    assert f"resharding: from pp 1, tp {old}, dp 1, ZeRO 1 to pp 1, tp {new}, dp 1, ZeRO 1" in log
+    assert manifest(tmp_path / "run", 4)["architecture"]["padded_vocab_size"] == rows
+    losses = [line["loss"] for line in metrics(tmp_path / "run")[2:]]
+    assert losses == pytest.approx([line["loss"] for line in metrics(tmp_path / "straight")], abs=1e-5)
+
+
+def test_rows_that_the_tensor_ranks_cannot_share_are_refused_with_what_can(data: str, tmp_path: Path) -> None:
+    keys = {"save": str(tmp_path), "load": str(tmp_path), "make_vocab_size_divisible_by": 171}
+    assert train(data, train_iters=1, **keys)[0] == 0
+    code, error = train(data, num_ranks=2, model_parallel_size=2, train_iters=2, **keys)
+    assert code == 2
+    assert (
+        f"the embedding of {tmp_path / 'global_step1'} has 513 rows, which 2 tensor ranks cannot share"
+        in error
+    )
+    assert "give model_parallel_size 1" in error
+
+
+def test_finetuning_takes_the_rows_of_a_folder_of_gpt_neox(data: str, tmp_path: Path) -> None:
+    assert train(data, train_iters=1, save=str(tmp_path), **PADDED)[0] == 0
+    (tmp_path / "global_step1" / "manifest.json").unlink()
+    keys = {"load": str(tmp_path), "finetune": True, "save": str(tmp_path / "new"), **PADDED}
+    assert train(data, num_ranks=2, model_parallel_size=2, train_iters=1, **keys)[0] == 0
+    assert manifest(tmp_path / "new", 1)["architecture"]["padded_vocab_size"] == 600
+
+
+def test_another_padded_vocab_size_than_the_checkpoints_is_told(trained: Path, data: str) -> None:
+    code, error = train(data, load=str(trained), train_iters=7, padded_vocab_size=640)
+    assert code == 2
+    assert f"padded_vocab_size is 640, and the embedding of {trained / 'global_step6'} has 512 rows" in error
+
+
+def test_another_tokenizer_is_refused_unless_allowed(data: str, tmp_path: Path) -> None:
+    folder = tmp_path / "global_step1"
+    assert train(data, train_iters=1, save=str(tmp_path))[0] == 0
+    content = json.loads((folder / "manifest.json").read_text())
+    content["tokenizer"] = {"type": "GPT2BPETokenizer", "vocab_size": 512}
+    (folder / "manifest.json").write_text(json.dumps(content))
+    for keys in ({}, {"finetune": True}):
+        code, error = train(data, load=str(tmp_path), train_iters=2, **keys)
+        assert code == 2
+        assert f"{folder} was trained with another tokenizer" in error
+        assert "  type: GPT2BPETokenizer then, CharLevelTokenizer now\n" in error
+        assert "allow_tokenizer_mismatch: true" in error
+    code, log = train(data, load=str(tmp_path), train_iters=2, allow_tokenizer_mismatch=True)
+    assert code == 0
+    assert log.count("allow_tokenizer_mismatch: going on with it") == 1
+
+
+def test_a_run_without_vocabulary_files_records_the_tokenizer_of_its_data(
+    trained: Path, data: str, tmp_path: Path
+) -> None:
+    keys = {"load": str(trained), "save": str(tmp_path), "tokenizer_type": None}
+    assert train(data, train_iters=7, **keys)[0] == 0
+    assert manifest(tmp_path, 7)["tokenizer"] == manifest(trained, 6)["tokenizer"]
+
+
+def test_a_damaged_checkpoint_is_passed_over_only_when_that_is_asked_for(data: str, tmp_path: Path) -> None:
+    run, straight = tmp_path / "run", tmp_path / "straight"
+    keys = {"checkpoint_factor": 2, "train_iters": 4}
+    assert train(data, save=str(straight), **keys)[0] == 0
+    for fallback in ({"iteration": 2}, {"load_fallback": True}):
+        shutil.rmtree(run, ignore_errors=True)
+        shutil.copytree(straight, run)
+        damaged = run / "global_step4" / "layer_02-model_00-optim_states.pt"
+        damaged.write_bytes(damaged.read_bytes()[:-10])
+        code, error = train(data, save=str(run), load=str(run), **keys)
+        assert code == 2
+        assert f"{run / 'global_step4'} is damaged: {damaged.name} has " in error
+        assert "the newest intact checkpoint is global_step2: give --iteration 2 to load it" in error
+        code, log = train(data, save=str(run), load=str(run), **keys, **fallback)
+        assert code == 0
+        assert f"resumed from {run / 'global_step2'}" in log
+        assert tensors(run, 4) == tensors(straight, 4)
+        assert (run / "latest").read_text() == "global_step4\n"
+        assert train(data, save=str(run), load=str(run), **keys)[0] == 0
