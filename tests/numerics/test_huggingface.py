@@ -204,17 +204,8 @@ def test_codeparrots_scaling_is_not_to_be_dropped(tmp_path: Path) -> None:
 
 def test_the_tanh_gelu_is_named_as_what_it_is(tmp_path: Path) -> None:
     tiny("neox-gelu_fast").save_pretrained(tmp_path / "theirs")
-    stored = open_folder(tmp_path / "theirs")
-    read_back(stored, tmp_path / "right")
-    read_back(stored, tmp_path / "published", published_gelu=True)
-    names = [
-        json.loads((tmp_path / name / "config.json").read_text())["hidden_act"]
-        for name in ("right", "published")
-    ]
-    assert names == ["gelu_pytorch_tanh", "gelu"]
-    ours = logits_of(stored, prompts())
-    assert compare(ours, transformers_logits(tmp_path / "right", prompts())).difference < TOLERANCE
-    assert compare(ours, transformers_logits(tmp_path / "published", prompts())).difference > TOLERANCE
+    read_back(open_folder(tmp_path / "theirs"), tmp_path / "ours")
+    assert json.loads((tmp_path / "ours" / "config.json").read_text())["hidden_act"] == "gelu_pytorch_tanh"
 
 
 def test_a_model_without_its_head_is_read_where_tied(tmp_path: Path) -> None:

@@ -83,7 +83,9 @@ def transformers_logits(folder: Path, prompts: list[Tensor]) -> list[Tensor]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # other people's, about their own future
         from transformers import AutoModelForCausalLM
+        from transformers.utils import logging
 
+        logging.disable_progress_bar()
         model = AutoModelForCausalLM.from_pretrained(
             folder, dtype=torch.float32, local_files_only=True
         ).eval()

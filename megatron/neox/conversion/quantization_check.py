@@ -5,21 +5,18 @@ from __future__ import annotations
 import argparse
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
 
+from megatron.neox.conversion.check import model_of
 from megatron.neox.errors import InputError
 from megatron.neox.layouts.inference_engines import import_package
 from megatron.neox.layouts.stored import StoredModel
-from megatron.neox.models.plan import plain_model
-from megatron.neox.nn.parallel import TensorParallel
-from megatron.neox.plugins import models
 from megatron.neox.tokenizers import Tokenizer
 
 _NUM_TOKENS = 2048
@@ -89,15 +86,7 @@ def _windows(ids: Sequence[int], length: int) -> list[list[int]]:
 def _loss(stored: StoredModel, windows: Sequence[Sequence[int]], *, num_ids: int) -> float:
     """Sum of -log p of every token but each window's first, in nats."""
 
-    def weights(number: int, layer: nn.Module) -> Mapping[str, Tensor]:
-        del layer
-        return stored.read_layer(number)
-
-    config = stored.model
-    plans = models.get(config.model)(
-        config, padded_vocab_size=config.padded_vocab_size, parallel=TensorParallel.single()
-    )
-    net = plain_model(plans, weights=weights).eval()
+    net = model_of(stored)
     loss = 0.0
     for window in windows:
         logits = net(torch.tensor([window[:-1]]))[:, 0, :num_ids]  # [s, ids]

@@ -18,7 +18,7 @@ from megatron.neox.config import Config, ModelConfig
 from megatron.neox.config.checks import conflicts
 from megatron.neox.errors import CheckpointError
 from megatron.neox.files import write_whole
-from megatron.neox.layouts.huggingface.family import Family, Rule, Shape, is_tanh_gelu
+from megatron.neox.layouts.huggingface.family import Family, Rule, Shape
 from megatron.neox.layouts.huggingface.gpt2 import GPT2
 from megatron.neox.layouts.huggingface.gpt_neox import GPT_NEOX
 from megatron.neox.layouts.huggingface.llama import LLAMA
@@ -175,7 +175,6 @@ def write_folder(
     tokenizer: Tokenizer | None,
     dtype: torch.dtype | None = None,
     shard_bytes: int = SHARD_BYTES,
-    published_gelu: bool = False,
 ) -> None:
     """Write config.json, generation_config.json, safetensors and tokenizer files into an empty folder.
 
@@ -183,8 +182,6 @@ def write_folder(
         tokenizer: none where only the weights are wanted.
         dtype: number format of the weights; none keeps the stored one.
         shard_bytes: size that no file of weights exceeds, unless a single tensor does.
-        published_gelu: write `hidden_act: gelu` for a model with gelu's tanh approximation, as PolyCoder's published
-            config.json does; transformers then computes slightly different logits.
 
     Raises:
         CheckpointError: transformers has no such model; every obstacle is listed.
@@ -196,10 +193,7 @@ def write_folder(
     if tokenizer is not None:
         write_tokenizer(tokenizer, folder, max_length=stored.model.max_position_embeddings)
         write_whole(folder / "generation_config.json", _json(_generation(stored.model, tokenizer)))
-    settings = _settings(stored.model, family, tokenizer, dtype)
-    if published_gelu and is_tanh_gelu(stored.model) and "hidden_act" in settings:
-        settings["hidden_act"] = "gelu"
-    write_whole(folder / "config.json", _json(settings))
+    write_whole(folder / "config.json", _json(_settings(stored.model, family, tokenizer, dtype)))
 
 
 def _settings(

@@ -1,0 +1,233 @@
+"""The whole job: open what is given, write what is asked for, and prove that both compute the same."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from megatron.neox.config import Config, TokenizerConfig
+from megatron.neox.conversion import hub
+from megatron.neox.conversion.card import write_card
+from megatron.neox.conversion.check import (
+    TOLERANCE,
+    Comparison,
+    compare,
+    logits_of,
+    prompts_for,
+    transformers_logits,
+)
+from megatron.neox.conversion.folders import appearing_folder, refuse_existing
+from megatron.neox.conversion.inputs import TOKENIZER_FOLDER, Opened, open_input
+from megatron.neox.errors import CheckpointError, UserError
+from megatron.neox.layouts import ctranslate2, gguf, huggingface
+from megatron.neox.layouts.checkpoint import write_checkpoint
+from megatron.neox.layouts.stored import StoredModel
+from megatron.neox.tokenizers import Tokenizer, build_tokenizer
+
+Target = Literal["hf", "neox", "gguf", "ctranslate2"]
+TARGETS: tuple[Target, ...] = ("hf", "neox", "gguf", "ctranslate2")
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What is asked for.
+
+    Args:
+        source: a path, or a name on the Hugging Face hub.
+        output: what to write; it must not exist.
+        target: the format.
+        configs: of a GPT-NeoX checkpoint, where they do not lie beside it.
+        iteration: which step of a folder of checkpoints.
+        dtype: number format of the weights (`huggingface.DTYPES`); none keeps the stored one.
+        quantization: type of the weights in GGUF or CTranslate2.
+        gelu: which function the output calls gelu; none keeps the input's.
+        check: compare logits with transformers' (hf).
+        push: repository on the hub to upload to (hf).
+    """
+
+    source: str
+    output: Path
+    target: Target
+    configs: Sequence[Path] = ()
+    iteration: int | None = None
+    dtype: str | None = None
+    quantization: str | None = None
+    gelu: Literal["erf", "tanh"] | None = None
+    check: bool = True
+    push: str | None = None
+
+
+def convert(wanted: Conversion, say: Say) -> None:
+    """Do it; `say` is called with each line for the user.
+
+    Raises:
+        UserError: options do not go together, or any of the classes below it: what is wrong with the input or
+            in the way of the output. Nothing is left under the output's name.
+    """
+    _refuse_options(wanted)
+    refuse_existing(wanted.output)
+    with tempfile.TemporaryDirectory() as workspace:
+        opened = open_input(
+            wanted.source, configs=wanted.configs, iteration=wanted.iteration, workspace=Path(workspace)
+        )
+        say(f"{wanted.source}: {opened.stored.kind}")
+        for note in opened.notes:
+            say(f"note: {note}")
+        opened = replace(opened, stored=_with_gelu(opened.stored, wanted.gelu))
+        if wanted.target == "hf":
+            _to_huggingface(opened, wanted, say)
+        elif wanted.target == "neox":
+            _to_neox(opened, wanted, say)
+        else:
+            _to_engine(opened, wanted, say)
+    if wanted.push:
+        say(f"pushed to {hub.push(wanted.output, wanted.push)}")
+
+
+def _refuse_options(wanted: Conversion) -> None:
+    problems = []
+    if wanted.push and wanted.target != "hf":
+        problems.append("--push goes with --to hf")
+    if wanted.quantization and wanted.target not in ("gguf", "ctranslate2"):
+        problems.append("--quantization goes with --to gguf and --to ctranslate2; --dtype is for the others")
+    if wanted.dtype and wanted.target not in ("hf", "neox"):
+        problems.append("--dtype goes with --to hf and --to neox; --quantization is for the others")
+    if problems:
+        raise UserError("\n".join(problems))
+
+
+def _with_gelu(stored: StoredModel, gelu: str | None) -> StoredModel:
+    model = stored.model
+    if gelu is None:
+        return stored
+    if model.activation.name not in ("gelu", "gelu_tanh"):
+        raise UserError(
+            f"--gelu {gelu}: the activation is {model.activation.name}, which has no two forms; leave it out"
+        )
+    keys = {
+        "activation": model.activation.model_copy(update={"name": "gelu"}),
+        "bias_gelu_fusion": gelu == "tanh",
+    }
+    return replace(stored, model=model.model_copy(update=keys))
+
+
+def _to_huggingface(opened: Opened, wanted: Conversion, say: Say) -> None:
+    stored, tokenizer = opened.stored, opened.tokenizer
+    huggingface.family_for(stored.model)
+    if tokenizer is None:
+        say("note: there is no tokenizer, so none is written")
+    dtype = None if wanted.dtype is None else huggingface.DTYPES[wanted.dtype]
+    with appearing_folder(wanted.output) as partial:
+        huggingface.write_folder(stored, partial, tokenizer=tokenizer, dtype=dtype)
+        comparison, reasons = None, []
+        if wanted.check:
+            comparison = _compare(stored, tokenizer, partial)
+            say(f"check against transformers: {comparison}")
+            reasons = _reasons(stored, dtype)
+            if comparison.difference > TOLERANCE and not reasons:
+                raise CheckpointError(
+                    f"{wanted.output} was not written: transformers' logits differ from ours by "
+                    f"{comparison.difference:.1e}, more than {TOLERANCE:.0e}; --no-check writes it nevertheless"
+                )
+            for reason in reasons:
+                say(f"note: {reason}")
+        command = _command(wanted)
+        write_card(partial, opened, comparison, name=wanted.output.name, command=command, notes=reasons)
+    say(f"wrote {wanted.output}")
+
+
+def _command(wanted: Conversion) -> str:
+    """What a reader may type to do the same; of paths the last part alone."""
+    source = wanted.source if not Path(wanted.source).exists() else Path(os.path.abspath(wanted.source)).name
+    words = [
+        "tools/convert_checkpoint.py",
+        "--input",
+        source,
+        "--output",
+        wanted.output.name,
+        "--to",
+        wanted.target,
+    ]
+    for name in ("iteration", "dtype", "gelu"):
+        if (value := getattr(wanted, name)) is not None:
+            words += [f"--{name}", str(value)]
+    return " ".join([*words, *([] if wanted.check else ["--no-check"])])
+
+
+def _compare(stored: StoredModel, tokenizer: Tokenizer | None, folder: Path) -> Comparison:
+    prompts = prompts_for(stored, tokenizer)
+    return compare(logits_of(stored, prompts), transformers_logits(folder, prompts))
+
+
+def _reasons(stored: StoredModel, dtype: torch.dtype | None) -> list[str]:
+    """Why logits may differ although everything is right."""
+    reasons = []
+    stored_dtype = stored.read_layer(0)["word_embeddings.weight"].dtype
+    if dtype is not None and torch.promote_types(dtype, stored_dtype) != dtype:
+        reasons.append(f"the weights were rounded from {stored_dtype} to {dtype}".replace("torch.", ""))
+    if stored.model.rotary_table == "fp16_legacy":
+        reasons.append(
+            "rotary_table is fp16_legacy, and transformers knows fp32 angles alone: with its positions the model "
+            "computes slightly other logits, the more so the longer the text"
+        )
+    return reasons
+
+
+def _to_neox(opened: Opened, wanted: Conversion, say: Say) -> None:
+    stored = opened.stored
+    dtype = None if wanted.dtype is None else huggingface.DTYPES[wanted.dtype]
+    final = Path(os.path.abspath(wanted.output))
+    with appearing_folder(wanted.output) as partial:
+        here = _copy_tokenizer(stored.tokenizer, partial / TOKENIZER_FOLDER)
+        there = _moved(here, final / TOKENIZER_FOLDER)
+        keys = Config(model=stored.model, tokenizer=there or TokenizerConfig()).given()
+        write_checkpoint(
+            replace(stored, tokenizer=here),
+            partial,
+            config_keys=keys,
+            fingerprint=build_tokenizer(here).fingerprint() if here else {},
+            dtype=dtype,
+        )
+    if stored.tokenizer is None:
+        say("note: there is no tokenizer; name one in your config (tokenizer_type, vocab_file)")
+    step = f"{wanted.output}/global_step{stored.step}"
+    say(f"wrote {step}; its config is {step}/configs/config.yml")
+
+
+def _copy_tokenizer(section: TokenizerConfig | None, folder: Path) -> TokenizerConfig | None:
+    """The tokenizer with copies of its files in the folder."""
+    if section is None:
+        return None
+    copies = {}
+    for key in ("vocab_file", "merge_file"):
+        if (given := getattr(section, key)) is not None:
+            folder.mkdir(exist_ok=True)
+            copies[key] = str(shutil.copyfile(given, folder / Path(given).name))
+    return section.model_copy(update=copies)
+
+
+def _moved(section: TokenizerConfig | None, folder: Path) -> TokenizerConfig | None:
+    if section is None:
+        return None
+    paths = {key: getattr(section, key) for key in ("vocab_file", "merge_file")}
+    return section.model_copy(
+        update={key: str(folder / Path(path).name) for key, path in paths.items() if path}
+    )
+
+
+def _to_engine(opened: Opened, wanted: Conversion, say: Say) -> None:
+    if opened.tokenizer is None:
+        raise UserError(f"--to {wanted.target} needs a tokenizer, and {wanted.source} has none")
+    write = gguf.write_file if wanted.target == "gguf" else ctranslate2.write_folder
+    wanted.output.parent.mkdir(parents=True, exist_ok=True)
+    write(opened.stored, wanted.output, tokenizer=opened.tokenizer, quantization=wanted.quantization)
+    say(f"wrote {wanted.output}")
