@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from megatron.neox.config import ModelConfig
+from megatron.neox.conversion.check import model_of
 from megatron.neox.layouts.stored import StoredModel
 from megatron.neox.models.gpt_neox import build_layers
 from megatron.neox.models.plan import PlainModel, plain_model
@@ -104,11 +105,7 @@ def random_model(*, dtype: torch.dtype = torch.float32, **keys: object) -> Store
 
 def in_memory(stored: StoredModel, tokenizer: Tokenizer) -> TrainedModel:
     """Our own model with a stored one's weights."""
-    plans = build_layers(
-        stored.model, padded_vocab_size=stored.model.padded_vocab_size, parallel=TensorParallel.single()
-    )
-    net = plain_model(plans, weights=lambda number, _: stored.read_layer(number))
-    return TrainedModel(stored, net.eval(), tokenizer)
+    return TrainedModel(stored, model_of(stored), tokenizer)
 
 
 def untrained(config: ModelConfig) -> PlainModel:

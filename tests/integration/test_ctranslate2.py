@@ -47,7 +47,7 @@ class CTranslate2:
 
     def __init__(self, folder: Path, compute_type: str = "default") -> None:
         self._generator = engine.Generator(
-            str(folder), device="cpu", compute_type=compute_type, intra_threads=2
+            str(folder), device="cpu", compute_type=compute_type, intra_threads=1
         )
         self._pieces = json.loads((folder / "vocabulary.json").read_text(encoding="utf-8"))
 

@@ -63,7 +63,7 @@ class LlamaCpp:
         params.verbosity = -1
         params.fit_params = False
         for threads in (params.cpuparams, params.cpuparams_batch):
-            threads.n_threads = 2
+            threads.n_threads = 1  # more of them would spin where other tests run beside this
         # Keys and values as the weights are, so that nothing but the model's own arithmetic is compared.
         params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
         params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED

@@ -84,7 +84,7 @@ def write_folder(
             f"\n  known: {', '.join(QUANTIZATIONS)}"
         )
     _refuse_obstacles(stored.model)
-    if folder.exists():
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise OutputError(f"{folder} exists; give another --output, or remove it")
     settings = tokenizer_json(tokenizer)
     assert stored.model.padded_vocab_size is not None

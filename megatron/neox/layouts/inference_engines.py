@@ -43,9 +43,13 @@ def common_obstacles(model: ModelConfig) -> list[Problem]:
     found: list[Problem] = []
     if model.model != "gpt_neox":
         found.append(Problem.about(["model"], f"model {model.model} is an architecture of its own"))
-    kinds = sorted(set(model.layer_attention) - {"global"})
+    kinds = set(model.layer_attention) - {"global"}
+    if (model.sliding_window_width or 0) >= model.max_position_embeddings:
+        kinds.discard("local")  # its window holds every text that the model takes
     if kinds:
-        found.append(Problem.about(["attention_config"], f"attention {', '.join(kinds)} is not exported"))
+        found.append(
+            Problem.about(["attention_config"], f"attention {', '.join(sorted(kinds))} is not exported")
+        )
     for key in ("norm", "activation"):
         if getattr(model, key).options:
             found.append(Problem.about([key], f"{key} has options, which only this toolkit knows"))

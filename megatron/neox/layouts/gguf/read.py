@@ -159,9 +159,10 @@ def _position(file: GGUFFile, architecture: str, head_size: int) -> dict[str, ob
 
 
 def _activation(file: GGUFFile, architecture: str) -> dict[str, object]:
-    given = file.text(ACTIVATION_KEY)
-    computed = "swiglu" if architecture == LLAMA else "gelu_tanh"  # what llama.cpp does
-    return {"activation": given if given == "gelu" and architecture != LLAMA else computed}
+    if architecture == LLAMA:
+        return {"activation": "swiglu", "mlp_type": "llama"}
+    # llama.cpp computes the tanh approximation whatever the model was trained with.
+    return {"activation": "gelu", "bias_gelu_fusion": file.text(ACTIVATION_KEY) != "gelu"}
 
 
 def _check_tensors(file: GGUFFile, model: ModelConfig, architecture: str) -> None:
