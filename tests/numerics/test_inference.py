@@ -13,6 +13,7 @@ from megatron.neox.engine.build import build_training_engine
 from megatron.neox.engine.checkpoint import save_checkpoint
 from megatron.neox.engine.grid import ProcessGrid
 from megatron.neox.engine.inference import load_model
+from megatron.neox.errors import UserError
 from megatron.neox.tokenizers import build_tokenizer
 from tests.forked_ranks import run_ranks
 from tests.numerics.tiny_run import batches, make_config, num_ranks, steps
@@ -94,3 +95,113 @@ def test_another_architecture_is_refused(tmp_path: Path, keys: dict[str, Any], m
     run_ranks(1, train_and_save, tmp_path, {}, KEYS)
     with pytest.raises(RuntimeError, match=message):
         run_ranks(1, load_and_evaluate, tmp_path, {}, KEYS | keys)
+
+
+def load_error(folder: Path, grid: dict[str, int], keys: dict[str, Any]) -> str:
+    try:
+        load_and_evaluate(folder, grid, keys)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def change(checkpoint: Path, file: str, **tensors: torch.Tensor | None) -> None:
+    """Put tensors into a file of weights, `.` written as `__`; none takes one away."""
+    weights = torch.load(checkpoint / file, weights_only=True)
+    for name, tensor in tensors.items():
+        weights.pop(name.replace("__", "."), None)
+        if tensor is not None:
+            weights[name.replace("__", ".")] = tensor
+    torch.save(weights, checkpoint / file)
+
+
+@pytest.mark.parametrize("written", [{}, {"tp": 2}], ids=str)
+@pytest.mark.parametrize("read", [{}, {"tp": 2}], ids=str)
+def test_every_tensor_that_is_not_as_it_must_be_is_told_at_once(
+    tmp_path: Path, written: dict[str, int], read: dict[str, int]
+) -> None:
+    run_ranks(num_ranks(written), train_and_save, tmp_path, written, KEYS)
+    checkpoint = tmp_path / "global_step3"
+    (checkpoint / "manifest.json").unlink()  # with it, any of this is damage
+    for rank in range(num_ranks(written)):
+        change(checkpoint, f"layer_02-model_{rank:02d}-model_states.pt", attention__dense__bias=None)
+        change(
+            checkpoint,
+            f"layer_03-model_{rank:02d}-model_states.pt",
+            attention__rotary__bias=torch.ones(2),
+            mlp__dense_h_to_4h__weight=torch.ones(128 // num_ranks(written), 64),
+            input_layernorm__weight=None,
+        )
+        change(checkpoint, f"layer_08-model_{rank:02d}-model_states.pt", final_linear__bias=torch.ones(2))
+    told = run_ranks(num_ranks(read), load_error, tmp_path, read, KEYS)
+    assert told == [
+        "\n".join(
+            [
+                f"{checkpoint} does not hold the weights of the config's model, and nothing of it is used",
+                "  layer 2: attention.dense.bias is missing",
+                "  layer 3: attention.rotary.bias is there, and not in the model",
+                "  layer 3: input_layernorm.weight is missing",
+                "  layer 3: mlp.dense_h_to_4h.weight is (128, 64), and the model's is (256, 64); "
+                "the checkpoint is of another architecture",
+                "  layer 8: final_linear.bias is there, and not in the model",
+            ]
+        )
+    ] * num_ranks(read)
+
+
+def test_a_tensor_that_one_rank_lacks_is_told_with_the_file(tmp_path: Path) -> None:
+    run_ranks(2, train_and_save, tmp_path, {"tp": 2}, KEYS)
+    checkpoint = tmp_path / "global_step3"
+    (checkpoint / "manifest.json").unlink()
+    change(checkpoint, "layer_02-model_01-model_states.pt", attention__dense__weight=None)
+    told = run_ranks(1, load_error, tmp_path, {}, KEYS)[0]
+    assert told.endswith(
+        "\n  layer 2: attention.dense.weight is missing in layer_02-model_01-model_states.pt"
+    )
+
+
+@pytest.mark.parametrize(("num_layers", "line"), [(2, "layer 8 is there"), (6, "layer 10 is missing")])
+def test_layers_too_many_or_too_few_in_a_folder_of_gpt_neox_are_told(
+    tmp_path: Path, num_layers: int, line: str
+) -> None:
+    run_ranks(1, train_and_save, tmp_path, {}, KEYS)
+    (tmp_path / "global_step3" / "manifest.json").unlink()
+    told = run_ranks(1, load_error, tmp_path, {}, KEYS | {"num_layers": num_layers})[0]
+    assert f"it has 4 transformer layers, and num_layers is {num_layers}" in told
+    assert line in told
+    assert "input_layernorm.weight" in told
+
+
+def test_another_tokenizer_is_refused_unless_allowed(tmp_path: Path) -> None:
+    run_ranks(1, train_and_save, tmp_path, {}, KEYS)
+    path = tmp_path / "global_step3" / "manifest.json"
+    path.write_text(path.read_text().replace('"vocab_size": 512', '"vocab_size": 511'))
+    told = run_ranks(1, load_error, tmp_path, {}, KEYS)[0]
+    assert "  vocab_size: 511 then, 512 now\n  give the tokenizer that it was trained with" in told
+    allowed = KEYS | {"allow_tokenizer_mismatch": True}
+    assert run_ranks(1, load_and_evaluate, tmp_path, {}, allowed)[0][0] == pytest.approx(LOSS, abs=1e-5)
+
+
+def test_rows_that_the_tensor_ranks_cannot_share_are_refused(tmp_path: Path) -> None:
+    run_ranks(1, train_and_save, tmp_path, {}, KEYS)
+    keys = KEYS | {"num_attention_heads": 3, "hidden_size": 63}
+    told = run_ranks(3, load_error, tmp_path, {"tp": 3}, keys)[0]
+    assert "has 640 rows, which 3 tensor ranks cannot share evenly; give model_parallel_size 1" in told
+
+
+def test_a_damaged_checkpoint_is_never_generated_from(tmp_path: Path) -> None:
+    run_ranks(1, train_and_save, tmp_path, {}, KEYS)
+    checkpoint = tmp_path / "global_step3"
+    for path in checkpoint.glob("*optim_states.pt"):
+        path.unlink()  # which nobody needs here
+    assert run_ranks(1, load_error, tmp_path, {}, KEYS) == [""]
+    path = checkpoint / "layer_03-model_00-model_states.pt"
+    content = bytearray(path.read_bytes())
+    content[-2000] ^= 1
+    path.write_bytes(content)
+    for grid in ({}, {"tp": 2}):
+        told = run_ranks(num_ranks(grid), load_error, tmp_path, grid, KEYS)
+        assert all(
+            f"{checkpoint} is damaged: {path.name} has other content than was written" in t for t in told
+        )
+        assert all("holds no intact checkpoint; give another load folder" in t for t in told)

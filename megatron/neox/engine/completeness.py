@@ -8,28 +8,40 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from megatron.neox.config.model import ModelConfig
 from megatron.neox.engine.weights import is_parallel, layouts_of, remedy
 from megatron.neox.errors import CheckpointError
 from megatron.neox.layouts import neox
-from megatron.neox.layouts.upstream import UpstreamCheckpoint, is_upstream
+from megatron.neox.layouts.upstream import UpstreamCheckpoint, check_upstream, is_upstream
 from megatron.neox.models.plan import LayerPlan
 from megatron.neox.nn.parallel import ShardLayout
 
 Shape = tuple[int, ...]
 
 
-def refuse_other_layers(checkpoint: Path, plans: Sequence[LayerPlan], *, size: int) -> None:
-    """Refuse a checkpoint with layers that the model lacks, or without some that it has.
+def refuse_other_layers(
+    checkpoint: Path, model: ModelConfig, plans: Sequence[LayerPlan], *, size: int
+) -> None:
+    """Refuse a checkpoint with layers that the model lacks, without some that it has, or that tells of another model.
 
     Args:
-        plans: the model's layers, as one of `size` tensor ranks builds them.
+        model: the config's.
+        plans: its layers, as one of `size` tensor ranks builds them.
 
     Raises:
         CheckpointError: lists these and every other difference.
     """
+    told = None
+    if is_upstream(checkpoint):
+        try:
+            check_upstream(checkpoint, model)
+        except CheckpointError as error:
+            told = error
     found = _stored_layers(checkpoint)
-    if not _owned(plans).keys() <= found <= {plan.number for plan in plans}:
-        raise all_differences(checkpoint, plans, size=size) or AssertionError
+    if told is None and _owned(plans).keys() <= found <= {plan.number for plan in plans}:
+        return
+    tensors = all_differences(checkpoint, plans, size=size)
+    raise CheckpointError("\n".join(str(error) for error in (told, tensors) if error is not None))
 
 
 def all_differences(checkpoint: Path, plans: Sequence[LayerPlan], *, size: int) -> CheckpointError | None:

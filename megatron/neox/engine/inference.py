@@ -25,7 +25,7 @@ from megatron.neox.errors import CheckpointError, ConfigError
 from megatron.neox.layouts.architecture import check_architecture, describe_architecture
 from megatron.neox.layouts.checkpoint_folder import find_checkpoint
 from megatron.neox.layouts.manifest import Manifest
-from megatron.neox.layouts.upstream import check_upstream, is_upstream
+from megatron.neox.layouts.upstream import is_upstream
 from megatron.neox.models.plan import PlainModel, plain_model
 from megatron.neox.nn.cache import KeyValueCache
 from megatron.neox.nn.parallel import TensorParallel
@@ -97,12 +97,14 @@ def load_model(config: Config, grid: ProcessGrid, *, tokenizer: Tokenizer) -> In
     refuse_larger(tokenizer, padded_vocab_size, checkpoint)
     allowed = config.checkpoint.allow_tokenizer_mismatch
     check_fingerprint(checkpoint, tokenizer.fingerprint(), allow_mismatch=allowed)
-    _check_model(checkpoint, config.model, padded_vocab_size)
+    if not is_upstream(checkpoint):
+        found = Manifest.read(checkpoint).architecture
+        check_architecture(found, describe_architecture(config.model, padded_vocab_size), checkpoint)
     parallel = replace(grid.tensor_parallel(_dtype(config, grid)), sequence_parallel=False)
     plans = models.get(config.model.model)(
         config.model, padded_vocab_size=padded_vocab_size, parallel=parallel
     )
-    refuse_other_layers(checkpoint, plans, size=parallel.size)
+    refuse_other_layers(checkpoint, config.model, plans, size=parallel.size)
 
     def weights(number: int, layer: nn.Module) -> dict[str, Tensor]:
         try:
@@ -140,19 +142,6 @@ def _find(config: Config, grid: ProcessGrid) -> Path:
     )
     assert checkpoint is not None
     return checkpoint
-
-
-def _check_model(checkpoint: Path, model: ModelConfig, padded_vocab_size: int) -> None:
-    """Compare the config's architecture with what the checkpoint tells of its own.
-
-    Raises:
-        CheckpointError: they differ.
-    """
-    if is_upstream(checkpoint):
-        check_upstream(checkpoint, model)
-    else:
-        found = Manifest.read(checkpoint).architecture
-        check_architecture(found, describe_architecture(model, padded_vocab_size), checkpoint)
 
 
 def _dtype(config: Config, grid: ProcessGrid) -> str:
