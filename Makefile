@@ -57,6 +57,6 @@ clean:
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/requirements.txt
 	touch $@
 
-.venv/dev: .venv/base requirements/requirements-dev.txt requirements/requirements-tensorboard.txt
+.venv/dev: .venv/base $(wildcard requirements/*.txt)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/requirements-dev.txt
 	touch $@
