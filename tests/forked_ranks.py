@@ -27,15 +27,7 @@ def run_ranks(
     Raises:
         RuntimeError: a rank raised; holds its traceback, and the other ranks are killed.
     """
-    context = multiprocessing.get_context("fork")
-    results = context.Queue()
-    port = free_port()
-    ranks = [
-        context.Process(target=_rank_main, args=(rank, num_ranks, port, results, job, arguments), daemon=True)
-        for rank in range(num_ranks)
-    ]
-    for rank in ranks:
-        rank.start()
+    ranks, results = start_ranks(num_ranks, job, *arguments)
     values: dict[int, Any] = {}
     try:
         for _ in ranks:
@@ -54,6 +46,20 @@ def run_ranks(
                 rank.kill()
                 rank.join()
     return [values[rank_number] for rank_number in range(num_ranks)]
+
+
+def start_ranks(num_ranks: int, job: Callable[..., Any], *arguments: Any) -> tuple[list[Any], Any]:
+    """Begin what `run_ranks` does; returns the processes, and the queue that gets `(rank, error, value)` of each."""
+    context = multiprocessing.get_context("fork")
+    results = context.Queue()
+    port = free_port()
+    ranks = [
+        context.Process(target=_rank_main, args=(rank, num_ranks, port, results, job, arguments), daemon=True)
+        for rank in range(num_ranks)
+    ]
+    for rank in ranks:
+        rank.start()
+    return ranks, results
 
 
 def _rank_main(
