@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +24,7 @@ from megatron.neox.conversion.check import (
 )
 from megatron.neox.conversion.folders import appearing_folder, refuse_existing
 from megatron.neox.conversion.inputs import TOKENIZER_FOLDER, Opened, open_input
+from megatron.neox.conversion.tokenizer_files import copy_tokenizer, tokenizer_in
 from megatron.neox.errors import CheckpointError, UserError
 from megatron.neox.layouts import ctranslate2, gguf, huggingface
 from megatron.neox.layouts.checkpoint import write_checkpoint
@@ -187,9 +187,11 @@ def _to_neox(opened: Opened, wanted: Conversion, say: Say) -> None:
     dtype = None if wanted.dtype is None else huggingface.DTYPES[wanted.dtype]
     final = Path(os.path.abspath(wanted.output))
     with appearing_folder(wanted.output) as partial:
-        here = _copy_tokenizer(stored.tokenizer, partial / TOKENIZER_FOLDER)
-        there = _moved(here, final / TOKENIZER_FOLDER)
-        keys = Config(model=stored.model, tokenizer=there or TokenizerConfig()).given()
+        here, there = None, TokenizerConfig()
+        if stored.tokenizer is not None:
+            here = copy_tokenizer(stored.tokenizer, partial / TOKENIZER_FOLDER)
+            there = tokenizer_in(here, final / TOKENIZER_FOLDER)
+        keys = Config(model=stored.model, tokenizer=there).given()
         write_checkpoint(
             replace(stored, tokenizer=here),
             partial,
@@ -201,27 +203,6 @@ def _to_neox(opened: Opened, wanted: Conversion, say: Say) -> None:
         say("note: there is no tokenizer; name one in your config (tokenizer_type, vocab_file)")
     step = f"{wanted.output}/global_step{stored.step}"
     say(f"wrote {step}; its config is {step}/configs/config.yml")
-
-
-def _copy_tokenizer(section: TokenizerConfig | None, folder: Path) -> TokenizerConfig | None:
-    """The tokenizer with copies of its files in the folder."""
-    if section is None:
-        return None
-    copies = {}
-    for key in ("vocab_file", "merge_file"):
-        if (given := getattr(section, key)) is not None:
-            folder.mkdir(exist_ok=True)
-            copies[key] = str(shutil.copyfile(given, folder / Path(given).name))
-    return section.model_copy(update=copies)
-
-
-def _moved(section: TokenizerConfig | None, folder: Path) -> TokenizerConfig | None:
-    if section is None:
-        return None
-    paths = {key: getattr(section, key) for key in ("vocab_file", "merge_file")}
-    return section.model_copy(
-        update={key: str(folder / Path(path).name) for key, path in paths.items() if path}
-    )
 
 
 def _to_engine(opened: Opened, wanted: Conversion, say: Say) -> None:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from megatron.neox.config import Config, TokenizerConfig
+from megatron.neox.config import Config
 from megatron.neox.config.vocabulary import padded_vocab_size
 from megatron.neox.conversion.convert import Conversion, convert
 from megatron.neox.conversion.folders import appearing_folder, refuse_existing
 from megatron.neox.conversion.inputs import TOKENIZER_FOLDER
+from megatron.neox.conversion.tokenizer_files import copy_tokenizer, tokenizer_in
 from megatron.neox.engine.initial import initial_model
 from megatron.neox.errors import UserError, VocabularyError
 from megatron.neox.layouts.checkpoint import write_checkpoint
@@ -53,7 +53,9 @@ def initialize(
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as workspace:
         checkpoints = Path(workspace) / f"{output.name}-untrained"
         _write(config, checkpoints, lambda _: None)
-        convert(Conversion(source=str(checkpoints), output=output, target="hf", push=push), say)
+        wanted = Conversion(source=str(checkpoints), output=output, target="hf", push=push)
+        # What was found in the workspace is nothing that was asked for.
+        convert(wanted, lambda line: None if line.startswith(workspace) else say(line))
 
 
 def _write(config: Config, output: Path, say: Callable[[str], None]) -> None:
@@ -69,26 +71,9 @@ def _write(config: Config, output: Path, say: Callable[[str], None]) -> None:
         )
     final = Path(os.path.abspath(output)) / TOKENIZER_FOLDER
     with appearing_folder(output) as partial:
-        copied = _copied(config.tokenizer, partial / TOKENIZER_FOLDER)
+        copied = copy_tokenizer(config.tokenizer, partial / TOKENIZER_FOLDER)
         stored = replace(initial_model(config, padded_vocab_size=rows), tokenizer=copied)
-        named = {key: str(final / Path(path).name) for key, path in _files(copied).items()}
-        write_checkpoint(
-            stored, partial, config_keys={**config.given(), **named}, plugins=config.training.plugins
-        )
+        named = config.model_copy(update={"tokenizer": tokenizer_in(copied, final)})
+        write_checkpoint(stored, partial, config_keys=named.given(), plugins=config.training.plugins)
     say(f"wrote {output}/global_step0: {stored.kind}, {config.precision.dtype}")
     say(f"train from it: --set load={output} --set finetune=true")
-
-
-def _files(section: TokenizerConfig) -> dict[str, str]:
-    """The tokenizer's files, by their keys."""
-    paths = {"vocab_file": section.vocab_file, "merge_file": section.merge_file}
-    return {key: path for key, path in paths.items() if path is not None}
-
-
-def _copied(section: TokenizerConfig, folder: Path) -> TokenizerConfig:
-    """The tokenizer with copies of its files in the folder, which is made."""
-    copies = {}
-    for key, path in _files(section).items():
-        folder.mkdir(exist_ok=True)
-        copies[key] = str(shutil.copyfile(path, folder / Path(path).name))
-    return section.model_copy(update=copies)
