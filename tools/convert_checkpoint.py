@@ -68,7 +68,8 @@ def _parser() -> argparse.ArgumentParser:
         "--check",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="compare logits with transformers' (hf); takes twice the memory of the model in fp32",
+        help="compare logits with transformers' (hf; takes twice the memory of the model in fp32), or perplexities "
+        "before and after --quantization (gguf, ctranslate2)",
     )
     parser.add_argument(
         "--push",

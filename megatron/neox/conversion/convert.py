@@ -24,6 +24,7 @@ from megatron.neox.conversion.check import (
 )
 from megatron.neox.conversion.folders import appearing_folder, refuse_existing
 from megatron.neox.conversion.inputs import TOKENIZER_FOLDER, Opened, open_input
+from megatron.neox.conversion.quantization_check import check_quantization
 from megatron.neox.conversion.tokenizer_files import copy_tokenizer, tokenizer_in
 from megatron.neox.errors import CheckpointError, UserError
 from megatron.neox.layouts import ctranslate2, gguf, huggingface
@@ -50,7 +51,7 @@ class Conversion:
         dtype: number format of the weights (`huggingface.DTYPES`); none keeps the stored one.
         quantization: type of the weights in GGUF or CTranslate2.
         gelu: which function the output calls gelu; none keeps the input's.
-        check: compare logits with transformers' (hf).
+        check: compare logits with transformers' (hf), perplexities before and after quantization (gguf, ctranslate2).
         push: repository on the hub to upload to (hf).
     """
 
@@ -212,3 +213,6 @@ def _to_engine(opened: Opened, wanted: Conversion, say: Say) -> None:
     wanted.output.parent.mkdir(parents=True, exist_ok=True)
     write(opened.stored, wanted.output, tokenizer=opened.tokenizer, quantization=wanted.quantization)
     say(f"wrote {wanted.output}")
+    if wanted.quantization and wanted.check:
+        after = gguf.open_file(wanted.output) if wanted.target == "gguf" else wanted.output
+        say(str(check_quantization(opened.stored, after, tokenizer=opened.tokenizer)))

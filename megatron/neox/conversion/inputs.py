@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from megatron.neox.config import TokenizerConfig
 from megatron.neox.config.load import load_config
 from megatron.neox.conversion import hub
 from megatron.neox.engine.vocabulary import check_fingerprint, refuse_larger
-from megatron.neox.errors import InputError
+from megatron.neox.errors import InputError, VocabularyError
 from megatron.neox.files import write_whole
 from megatron.neox.layouts import gguf, huggingface, neox
 from megatron.neox.layouts.checkpoint import open_checkpoint
@@ -70,8 +70,9 @@ def open_input(
         raise InputError(
             f"{given} belongs to a folder of checkpoints (global_step*), and {name} is none; leave it out"
         )
+    notes: list[str] = []
     if path.is_file():
-        stored = _open_gguf(path, workspace)
+        stored, notes = _open_gguf(path, workspace)
     elif path.is_dir():
         stored = _open_folder(path)
     elif _HUB_NAME.fullmatch(name):
@@ -80,7 +81,8 @@ def open_input(
         raise InputError(
             f"{name} is neither a file nor a folder, nor a name like owner/model on the Hugging Face hub"
         )
-    return _checked(name, stored)
+    opened = _checked(name, stored)
+    return replace(opened, notes=[*notes, *opened.notes])
 
 
 def _holds_steps(path: Path) -> bool:
@@ -100,7 +102,8 @@ def _open_folder(path: Path) -> StoredModel:
     return huggingface.open_folder(path)
 
 
-def _open_gguf(path: Path, workspace: Path) -> StoredModel:
+def _open_gguf(path: Path, workspace: Path) -> tuple[StoredModel, list[str]]:
+    """The model, and why it has no tokenizer where its file has one that is not read."""
     with path.open("rb") as file:
         magic = file.read(4)
     if magic != b"GGUF":
@@ -108,9 +111,12 @@ def _open_gguf(path: Path, workspace: Path) -> StoredModel:
             f"{path} is no GGUF file; give the folder that a checkpoint or a Hugging Face model lies in"
         )
     stored = gguf.open_file(path)
-    settings = gguf.tokenizer_settings(path)
+    try:
+        settings = gguf.tokenizer_settings(path)
+    except VocabularyError as error:
+        return stored, [str(error)]
     write_whole(workspace / "tokenizer.json", json.dumps(settings, ensure_ascii=False))
-    return _with_tokenizer(stored, find_tokenizer(workspace))
+    return _with_tokenizer(stored, find_tokenizer(workspace)), []
 
 
 def _open_checkpoint(name: str, path: Path, configs: Sequence[Path], iteration: int | None) -> Opened:

@@ -5,21 +5,24 @@ from __future__ import annotations
 import argparse
 import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
-from megatron.neox.conversion.check import model_of
 from megatron.neox.errors import InputError
 from megatron.neox.layouts.inference_engines import import_package
 from megatron.neox.layouts.stored import StoredModel
+from megatron.neox.models.plan import LayerPlan, PlainModel, plain_model
+from megatron.neox.nn.parallel import TensorParallel
+from megatron.neox.plugins import models
 from megatron.neox.tokenizers import Tokenizer
 
-_NUM_TOKENS = 2048
+_NUM_TOKENS = 1024
 _WINDOW = 1024
 
 
@@ -43,7 +46,7 @@ class QuantizationCheck:
 def check_quantization(
     before: StoredModel, after: StoredModel | Path, *, tokenizer: Tokenizer, sample: Path | None = None
 ) -> QuantizationCheck:
-    """Perplexity of a model and of what was written from it, one model in memory at a time, in fp32.
+    """Perplexity of a model and of what was written from it, in fp32, with one layer of ours in memory at a time.
 
     Args:
         after: the written GGUF, opened again, which we compute with its dequantised weights; or the folder of
@@ -86,12 +89,29 @@ def _windows(ids: Sequence[int], length: int) -> list[list[int]]:
 def _loss(stored: StoredModel, windows: Sequence[Sequence[int]], *, num_ids: int) -> float:
     """Sum of -log p of every token but each window's first, in nats."""
 
-    net = model_of(stored)
+    plans = models.get(stored.model.model)(
+        stored.model, padded_vocab_size=stored.model.padded_vocab_size, parallel=TensorParallel.single()
+    )
+    states = [torch.tensor([window[:-1]]) for window in windows]
+    for plan in plans[:-1]:
+        layer = _layer(stored, plan)
+        states = [layer(state) for state in states]
+    head = _layer(stored, plans[-1])
     loss = 0.0
-    for window in windows:
-        logits = net(torch.tensor([window[:-1]]))[:, 0, :num_ids]  # [s, ids]
+    for window, state in zip(windows, states, strict=True):
+        logits = head(state)[:, 0, :num_ids]  # [s, ids]
         loss += F.cross_entropy(logits, torch.tensor(window[1:]), reduction="sum").item()
     return loss
+
+
+def _layer(stored: StoredModel, plan: LayerPlan) -> PlainModel:
+    """One layer with its stored weights; a tied head's are those of the embedding."""
+
+    def weights(number: int, layer: nn.Module) -> Mapping[str, Tensor]:
+        del layer
+        return stored.read_layer(number if number in stored.layer_numbers else 0)
+
+    return plain_model([plan], weights=weights).eval()
 
 
 def _loss_by_ctranslate2(folder: Path, windows: Sequence[Sequence[int]]) -> float:

@@ -16,10 +16,11 @@ from tests.engine_models import in_memory, random_model
 BYTES = CharLevelTokenizer()
 
 
-def test_perplexity_is_the_definitions(tmp_path: Path) -> None:
+@pytest.mark.parametrize("keys", [{}, {"no_weight_tying": False, "pos_emb": "learned"}])
+def test_perplexity_is_the_definitions(keys: dict[str, object], tmp_path: Path) -> None:
     text = "for i in range(10):\n    print(i)\n"
     (tmp_path / "sample.py").write_text(text)
-    stored = random_model(padded_vocab_size=512)
+    stored = random_model(padded_vocab_size=512, **keys)
     check = check_quantization(stored, stored, tokenizer=BYTES, sample=tmp_path / "sample.py")
     ids = torch.tensor([BYTES.encode(text)])
     with torch.inference_mode():
