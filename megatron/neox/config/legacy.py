@@ -40,11 +40,29 @@ MOVED = {
 }
 """Old top-level key: the block that it now stands in, and the block's key."""
 
+# Keys that `_data` and `_other` and `_mlp` change.
+_CHANGED = {
+    "expansion_factor": "intermediate_size",
+    "train_data_path": "train_data_paths",
+    "valid_data_path": "valid_data_paths",
+    "test_data_path": "test_data_paths",
+    "peak_theoretical_tflops": "peak_flops_per_second",
+    "deepspeed_slurm": "launcher",
+    "deepspeed_mpi": "launcher",
+}
+
 # Blocks that DeepSpeed reads by itself, handed to it as they are.
 _PASSED_ON = (
     "prescale_gradients", "gradient_predivide_factor", "communication_data_type", "flops_profiler",
     "comms_logger", "dump_state",
 )  # fmt: skip
+
+
+def translations() -> dict[str, str]:
+    """Every key that is read as another one, with that one; nested ones by dotted path."""
+    moved = {old: f"{block}.{name}" for old, (block, name) in MOVED.items()}
+    passed_on = {name: f"deepspeed_extra_args.{name}" for name in _PASSED_ON}
+    return RENAMED | moved | passed_on | _CHANGED
 
 
 def rewrite(keys: Keys, notes: list[str]) -> dict[str, str]:

@@ -40,7 +40,7 @@ def markdown() -> str:
     for name, field in Config.model_fields.items():
         section = _section_class(field)
         blocks.append(f"## {name}\n\n{inspect.getdoc(section)}\n\n{_table(section, '')}")
-    blocks.append(_old_names())
+    blocks.append(_translations())
     blocks.append(_not_implemented())
     return "\n".join(blocks)
 
@@ -109,9 +109,10 @@ def _default(field: FieldInfo) -> str:
     return "" if value is None else f"`{json.dumps(value)}`"
 
 
-def _old_names() -> str:
-    rows = [f"| `{old}` | `{new}` |" for old, new in sorted(legacy.RENAMED.items())]
-    return "\n".join(["## Old names\n", "| old | today |", "|---|---|", *rows, ""])
+def _translations() -> str:
+    rows = [f"| `{old}` | `{new}` |" for old, new in sorted(legacy.translations().items())]
+    title = "## Keys of GPT-NeoX that are read as others\n"
+    return "\n".join([title, "| key | read as |", "|---|---|", *rows, ""])
 
 
 def _not_implemented() -> str:
@@ -134,8 +135,8 @@ def schema() -> dict[str, Any]:
         made = TypeAdapter(_section_class(field)).json_schema(mode="validation")
         definitions.update(made.pop("$defs", {}))
         properties.update(made["properties"])
-    for old, new in legacy.RENAMED.items():
-        properties[old] = {"description": f"Old name of {new}.", "deprecated": True}
+    for old, new in legacy.translations().items():
+        properties[old] = {"description": f"Read as {new}.", "deprecated": True}
     for key, reason in foreign.NO_EFFECT.items():
         properties[key] = {"description": f"No effect here: {reason}.", "deprecated": True}
     for key, refused in foreign.UNSUPPORTED.items():

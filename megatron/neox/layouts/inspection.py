@@ -390,7 +390,7 @@ def _told(verify: bool, compared: str) -> str:
 def _archives(found: Inspection, files: list[Path], verify: bool) -> str:
     """Check the archives of torch.save by the checksums that they hold of themselves."""
     if not verify:
-        return f"{len(files)} files opened; --verify reads them"
+        return f"{len(files)} file{'s' * (len(files) != 1)} opened; --verify reads all of them"
     num_checked = 0
     for path in files:
         if not zipfile.is_zipfile(path):
@@ -403,7 +403,5 @@ def _archives(found: Inspection, files: list[Path], verify: bool) -> str:
             bad = str(error)
         if bad:
             found.damage.append(f"{path.name} is damaged ({bad} has other content than was written)")
-    plain = len(files) - num_checked
-    return f"checksums of {num_checked} archives compared, values looked at" + (
-        f"; {plain} files have none" if plain else ""
-    )
+    told = f"checksums of {num_checked} of {len(files)} files compared, values looked at"
+    return told if num_checked == len(files) else f"{told}; the others have none"

@@ -10,6 +10,7 @@ import pytest
 
 from megatron.neox.config import Config
 from megatron.neox.config.load import LoadedConfig, load_config
+from megatron.neox.config.reference import schema
 from megatron.neox.errors import ConfigError
 
 BASE = {
@@ -50,6 +51,10 @@ def test_every_key_of_gpt_neox_is_known(load: Load) -> None:
         except ConfigError as error:
             unknown += [str(error)] if "unknown key" in str(error) else []
     assert unknown == []
+
+
+def test_editors_know_every_key_too() -> None:
+    assert set(KEYS) - schema()["properties"].keys() == set()
 
 
 # What GPT-NeoX's dataclasses hold for the keys that decide what is computed, where neither side computes it later.
