@@ -66,7 +66,8 @@ class FirstSave(Hook):
             (self.folder / "operations.json").write_text(json.dumps(self.operations))
 
     def _note(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if not self.is_saving or event not in OPERATIONS:
+        is_reading = event == "open" and arguments[1] == "r"
+        if not self.is_saving or event not in OPERATIONS or is_reading:
             return
         if len(self.operations) == self.kill_at:
             os.kill(os.getpid(), signal.SIGKILL)

@@ -17,6 +17,7 @@ random state is saved (`seeds.py`), and no pickled object: everything loads with
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import importlib.metadata
 import logging
@@ -308,6 +309,7 @@ def _log_resharding(saved: Mapping[str, int], engine: TrainingEngine) -> None:
         log.info("resharding: from %s to %s", old, new)
 
 
+@functools.cache  # it opens a file of every installed package
 def _installed_plugins() -> list[str]:
     """Installed packages that bring parts, as `name version`."""
     entries = importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
