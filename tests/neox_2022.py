@@ -11,6 +11,7 @@ states, configs; only the sizes are small. Nothing here imports the reader. Sour
 from __future__ import annotations
 
 import argparse
+import math
 import pickle
 import random
 import types
@@ -25,6 +26,8 @@ from torch import Tensor
 
 Layers = dict[int, dict[str, Tensor]]
 """Whole tensors by layer number and today's names of GPT-NeoX's modules, as one rank would hold them."""
+
+_BLOCK = 2**20  # numbers
 
 CONFIG_NAMES = {"2-7B": "2-7B.yml", "0-4B": "medium.yml", "160M": "small.yml"}
 
@@ -43,6 +46,7 @@ class Miniature:
         row_head: final_linear split by hidden size: output_layer_parallelism "row".
         drift: how far the replicas of norms differ from one another, relative.
         scale: standard deviation of the weights; choices are clear-cut with large ones.
+        repeats: make every tensor of one block, which is cheap for large models.
     """
 
     num_layers: int = 2
@@ -60,6 +64,12 @@ class Miniature:
     step: int = 150000
     dtype: torch.dtype = torch.float16
     seed: int = 1
+    repeats: bool = False
+
+    @property
+    def layer_numbers(self) -> list[int]:
+        """Layers that have weights; 1 and L + 2 were functions."""
+        return [0, *range(2, self.num_layers + 2), self.num_layers + 3, self.num_layers + 4]
 
     @property
     def is_llama(self) -> bool:
@@ -78,16 +88,26 @@ class Miniature:
 
 
 def write_checkpoint_of_neox(folder: Path, mini: Miniature) -> Layers:
-    """Write `folder/global_step150000` and `folder/latest`; returns the whole tensors, exact in `mini.dtype`."""
+    """Write `folder/global_step150000` and `folder/latest`; returns the whole tensors, exact in `mini.dtype`.
+
+    Of a model whose weights repeat themselves nothing is returned, and no more than a layer is held in memory.
+    """
     step = folder / f"global_step{mini.step}"
     step.mkdir(parents=True)
-    layers, ranks = random_model(mini)
-    for rank, shards in enumerate(ranks):
-        modules = {number: _module(shard, number, mini) for number, shard in shards.items()}
-        if not mini.is_sequential:
-            for number, state in modules.items():
+    layers: Layers = {}
+    modules: list[dict[int, OrderedDict[str, Tensor]]] = [{} for _ in range(mini.tensor_size)]
+    for number in mini.layer_numbers:
+        whole, shards = random_layer(number, mini)
+        if not mini.repeats:
+            layers[number] = whole
+        for rank, shard in enumerate(shards):
+            state = _module(shard, number, mini)
+            if mini.is_sequential:
+                modules[rank][number] = state
+            else:
                 torch.save(state, step / f"layer_{number:02d}-model_{rank:02d}-model_states.pt")
-        _save_as_2022(_rank_state(modules, mini), step / f"mp_rank_{rank:02d}_model_states.pt")
+    for rank in range(mini.tensor_size):
+        _save_as_2022(_rank_state(modules[rank], mini), step / f"mp_rank_{rank:02d}_model_states.pt")
     (folder / "latest").write_text(step.name)
     return layers
 
@@ -108,35 +128,43 @@ def unpack_tar(folder: Path, size: str = "2-7B", mini: Miniature | None = None) 
 # --- tensors ------------------------------------------------------------------------------------------------
 
 
-def random_model(mini: Miniature) -> tuple[Layers, list[Layers]]:
-    """Random whole tensors, and what each rank holds of them."""
-    generator = torch.Generator().manual_seed(mini.seed)
+def random_model(mini: Miniature) -> Layers:
+    """Its whole tensors."""
+    return {number: random_layer(number, mini)[0] for number in mini.layer_numbers}
+
+
+def random_layer(number: int, mini: Miniature) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
+    """A layer's whole tensors, and what each rank holds of them."""
+    generator = torch.Generator().manual_seed(1000 * mini.seed + number)
 
     def draw(*shape: int, mean: float = 0.0) -> Tensor:
-        drawn = torch.randn(shape, generator=generator) * mini.scale + mean
-        return drawn.to(mini.dtype)
+        count = math.prod(shape)
+        drawn = torch.randn(min(count, _BLOCK) if mini.repeats else count, generator=generator)
+        values = (drawn * mini.scale + mean).to(mini.dtype)
+        return values.repeat(-(-count // values.numel()))[:count].view(shape)
 
     def small(*shape: int) -> Tensor:
         """Multiples of 1/1024, so that the sum of some of them is exact in 16 bits."""
         return (torch.randint(-64, 65, shape, generator=generator) / 1024).to(mini.dtype)
 
-    h, last = mini.hidden_size, mini.num_layers
-    whole: Layers = {0: {"word_embeddings.weight": draw(mini.rows, h)}}
-    ranks: list[Layers] = [{0: {}} for _ in range(mini.tensor_size)]
-    for number in range(2, last + 2):
-        layer, summands = _random_layer(mini, draw, small)
-        whole[number] = layer
-        for rank in range(mini.tensor_size):
-            ranks[rank][number] = {name: parts[rank] for name, parts in summands.items()}
-    whole[last + 3] = _norm("norm", mini, draw)
-    whole[last + 4] = {"final_linear.weight": draw(mini.rows, h)}
-    for number, layer in whole.items():
-        for rank, shards in enumerate(ranks):
-            shards.setdefault(number, {})
-            for name, tensor in layer.items():
-                if name not in shards[number]:
-                    shards[number][name] = _shard(name, tensor, rank, mini)
-    return whole, ranks
+    whole: dict[str, Tensor]
+    summands: dict[str, list[Tensor]] = {}
+    if number == 0:
+        whole = {"word_embeddings.weight": draw(mini.rows, mini.hidden_size)}
+    elif number == mini.num_layers + 3:
+        whole = _norm("norm", mini, draw)
+    elif number == mini.num_layers + 4:
+        whole = {"final_linear.weight": draw(mini.rows, mini.hidden_size)}
+    else:
+        whole, summands = _random_layer(mini, draw, small)
+    shards = [
+        {
+            name: summands[name][rank] if name in summands else _shard(name, tensor, rank, mini)
+            for name, tensor in whole.items()
+        }
+        for rank in range(mini.tensor_size)
+    ]
+    return whole, shards
 
 
 def _random_layer(
@@ -449,7 +477,9 @@ def main() -> None:
     parser.add_argument("--model-parallel-size", type=int, default=1, help="ranks that wrote it")
     parser.add_argument("--sequential", action="store_true", help="one file for each rank, no layer files")
     options = parser.parse_args()
-    mini = Miniature(tensor_size=options.model_parallel_size, is_sequential=options.sequential)
+    size = options.model_parallel_size
+    rows = math.ceil(50257 / (128 * size)) * 128 * size
+    mini = Miniature(rows=rows, tensor_size=size, is_sequential=options.sequential)
     unpack_tar(options.folder, options.size, mini)
 
 

@@ -49,7 +49,7 @@ def continued(folder: Path, prompt: str, num_tokens: int) -> str:
         vocab_file=str(folder / "data" / "code-vocab.json"),
         merge_file=str(folder / "data" / "code-merges.txt"),
     )
-    twin = neox_twin(random_model(MINI)[0], MINI).eval()
+    twin = neox_twin(random_model(MINI), MINI).eval()
     token_ids = tokenizer.encode(prompt)
     for _ in range(num_tokens):
         with torch.inference_mode():
