@@ -190,8 +190,11 @@ class _Writer:
                 put(hashing)
                 file.flush()
                 os.fsync(file.fileno())
-        except (OSError, RuntimeError) as error:  # torch turns some of a file's errors into its own
+        except OSError as error:
             self.error = error
+        except RuntimeError as error:
+            # torch says of a file's errors only that writing failed; what the system said stands behind it.
+            self.error = error.__context__ if isinstance(error.__context__, OSError) else error
         else:
             self.records[name] = FileRecord(hashing.size, hashing.digest.hexdigest())
 

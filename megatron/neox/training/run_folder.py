@@ -45,6 +45,10 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._file = os.open(self.path / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
+            # A folder that was made read-only may hold a lock file that was not; the first save would fail.
+            if not os.access(self.path, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+                self._close()
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         except OSError as error:
             if error.errno == errno.ENOSPC:
                 raise
