@@ -12,6 +12,10 @@ scores what no window before it did; the last one ends with the document and rea
 
 So a token beyond the first window has at least L - stride + 1 tokens of context. With stride = L the windows
 are disjoint, as lm-evaluation-harness' rolling log-likelihood and PolyCoder's evaluation have them.
+
+PolyCoder's own evaluation also loses every window that scores a single token, a document of one token among them:
+its copy of lm-evaluation-harness takes `context[:-(scored - 1)]`, which is empty for one token, and leaves out
+windows without context (lm_eval/utils.py and lm_eval/base.py there). `drop_single_tokens` does the same.
 """
 
 from __future__ import annotations
@@ -21,14 +25,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from megatron.neox.errors import NeoXError
+from megatron.neox.config import EvaluationConfig
+from megatron.neox.errors import ConfigError
+from megatron.neox.evaluation.scoring import Scored, TokenScorer
 from megatron.neox.generation.language_model import LanguageModel
-from megatron.neox.generation.progress import Progress
-
-# Logits computed at once (numbers, 4 bytes each), whatever the batch size says.
-_LOGITS_AT_ONCE = 2**27
 
 
 @dataclass(frozen=True)
@@ -41,79 +42,70 @@ class Window:
     num_scored: int
 
 
-def cut_windows(document: int, num_tokens: int, *, window: int, stride: int) -> Iterator[Window]:
+def cut_windows(
+    document: int, num_tokens: int, *, window: int, stride: int, drop_single_tokens: bool = False
+) -> Iterator[Window]:
     """The windows of a document of num_tokens tokens, its end-of-document token in front not counted."""
     end = min(window, num_tokens)
-    if end:
-        yield Window(document, 0, end, end)
+    pieces = [Window(document, 0, end, end)] if end else []
     while end < num_tokens:
         before, end = end, min(end + stride, num_tokens)
-        yield Window(document, end - window, window, end - before)
+        pieces.append(Window(document, end - window, window, end - before))
+    return (piece for piece in pieces if piece.num_scored > 1 or not drop_single_tokens)
+
+
+def window_and_stride(
+    settings: EvaluationConfig, model: LanguageModel, *, default: int | None = None
+) -> tuple[int, int]:
+    """eval_window and eval_stride, or what stands for them: `default` or the model's positions, and the window.
+
+    Raises:
+        ConfigError: the window is longer than the model's positions, or the stride than the window.
+    """
+    window = settings.eval_window or default or model.max_positions
+    stride = settings.eval_stride or window
+    if window > model.max_positions:
+        raise ConfigError([f"eval_window is {window}, and the model has {model.max_positions} positions"])
+    if stride > window:
+        raise ConfigError(
+            [f"eval_stride is {stride}, longer than the window ({window}): it would leave tokens out"]
+        )
+    return window, stride
 
 
 class WindowScorer:
     """Log-likelihoods of documents under a model, windows of like length scored together.
 
     Args:
-        eod: id that stands before every document, and fills up shorter rows.
-        vocab_size: ids from here on only pad the vocabulary and have no share in the probability.
+        eod: id that stands before every document.
     """
 
-    def __init__(self, model: LanguageModel, *, eod: int, vocab_size: int, batch_size: int) -> None:
-        self._model = model
-        self._eod = eod
-        self._vocab_size = vocab_size
-        self._batch_size = batch_size
+    def __init__(self, scorer: TokenScorer, *, eod: int) -> None:
+        self._scorer = scorer
+        self._eod = torch.tensor([eod])
 
-    @torch.inference_mode()
-    def log_likelihoods(self, documents: Sequence[Tensor], *, window: int, stride: int) -> list[float]:
+    def log_likelihoods(
+        self, documents: Sequence[Tensor], *, window: int, stride: int, drop_single_tokens: bool = False
+    ) -> list[float]:
         """log p in nats of each document, given as its ids int64 [num_tokens].
 
         Raises:
             NeoXError: the model's logits are not numbers.
         """
+        whole = [torch.cat([self._eod, ids.long()]) for ids in documents]
         windows = [
             piece
             for number, ids in enumerate(documents)
-            for piece in cut_windows(number, len(ids), window=window, stride=stride)
-        ]
-        windows.sort(key=lambda piece: -piece.length)
-        totals = torch.zeros(len(documents), dtype=torch.float64)
-        progress = Progress(len(windows), "windows")
-        for batch in self._batches(windows):
-            owners = torch.tensor([piece.document for piece in batch])
-            totals.index_add_(0, owners, self._score(documents, batch))
-            progress.add(len(batch), sum(piece.num_scored for piece in batch))
-        if not totals.isfinite().all():
-            raise NeoXError(
-                "the model's logits are not finite numbers: its weights are damaged, or they overflow "
-                "the precision (try --set precision=fp32)"
+            for piece in cut_windows(
+                number, len(ids), window=window, stride=stride, drop_single_tokens=drop_single_tokens
             )
-        return totals.tolist()
+        ]
+        scores = self._scorer.score([_scored(whole[piece.document], piece) for piece in windows], "windows")
+        totals = [0.0] * len(documents)
+        for piece, score in zip(windows, scores):
+            totals[piece.document] += score.log_likelihood
+        return totals
 
-    def _batches(self, windows: Sequence[Window]) -> Iterator[Sequence[Window]]:
-        start = 0
-        while start < len(windows):
-            fitting = _LOGITS_AT_ONCE // (windows[start].length * self._vocab_size)
-            end = start + max(1, min(self._batch_size, fitting))
-            yield windows[start:end]
-            start = end
 
-    def _score(self, documents: Sequence[Tensor], batch: Sequence[Window]) -> Tensor:
-        """log p of the scored tokens of each window, fp64 [windows]."""
-        token_ids = torch.full((len(batch), batch[0].length), self._eod)
-        for row, piece in enumerate(batch):
-            first = max(piece.start, 1)  # position 0 is the end-of-document token
-            token_ids[row, first - piece.start : piece.length] = documents[piece.document][
-                first - 1 : piece.start + piece.length - 1
-            ]
-        logits = self._model.logits(token_ids.to(self._model.device))[..., : self._vocab_size]
-        return torch.stack(
-            [self._score_row(documents, piece, row) for piece, row in zip(batch, logits)]
-        ).cpu()
-
-    def _score_row(self, documents: Sequence[Tensor], piece: Window, logits: Tensor) -> Tensor:
-        last = piece.start + piece.length  # number of the last target, counting the tokens from 1
-        targets = documents[piece.document][last - piece.num_scored : last].to(logits.device)
-        scored = logits[piece.length - piece.num_scored : piece.length].float()
-        return -functional.cross_entropy(scored, targets, reduction="none").double().sum()
+def _scored(whole: Tensor, piece: Window) -> Scored:
+    return Scored(whole[piece.start : piece.start + piece.length + 1], piece.num_scored)

@@ -48,3 +48,31 @@ def test_every_token_is_scored_once_and_sees_enough(
         assert all(t - piece.start >= min(t, window - stride + 1) for t in targets)
         scored += targets
     assert scored == list(range(1, num_tokens + 1))
+
+
+# PolyCoder's windows of documents of n tokens at L = 4, written out by hand from its harness: what is fed
+# (0 is the end-of-document token, 1.. the document's tokens) and what of it is scored.
+POLYCODER = {
+    1: [],
+    2: [([0, 1], [1, 2])],
+    3: [([0, 1, 2], [1, 2, 3])],
+    4: [([0, 1, 2, 3], [1, 2, 3, 4])],
+    5: [([0, 1, 2, 3], [1, 2, 3, 4])],
+    6: [([0, 1, 2, 3], [1, 2, 3, 4]), ([2, 3, 4, 5], [5, 6])],
+    7: [([0, 1, 2, 3], [1, 2, 3, 4]), ([3, 4, 5, 6], [5, 6, 7])],
+    8: [([0, 1, 2, 3], [1, 2, 3, 4]), ([4, 5, 6, 7], [5, 6, 7, 8])],
+    9: [([0, 1, 2, 3], [1, 2, 3, 4]), ([4, 5, 6, 7], [5, 6, 7, 8])],
+    11: [([0, 1, 2, 3], [1, 2, 3, 4]), ([4, 5, 6, 7], [5, 6, 7, 8]), ([7, 8, 9, 10], [9, 10, 11])],
+}
+
+
+@pytest.mark.parametrize("num_tokens", POLYCODER)
+def test_polycoders_windows(num_tokens: int) -> None:
+    found = [
+        (
+            list(range(piece.start, piece.start + piece.length)),
+            list(range(piece.start + piece.length - piece.num_scored + 1, piece.start + piece.length + 1)),
+        )
+        for piece in cut_windows(0, num_tokens, window=4, stride=4, drop_single_tokens=True)
+    ]
+    assert found == POLYCODER[num_tokens]

@@ -18,8 +18,9 @@ from megatron.neox.corpus.texts import usable_text
 from megatron.neox.errors import ConfigError, InputError
 from megatron.neox.evaluation.compressors import SIZES
 from megatron.neox.evaluation.lexing import PYGMENTS_VERSION, count_tokens
+from megatron.neox.evaluation.scoring import TokenScorer
 from megatron.neox.evaluation.task import TaskResult
-from megatron.neox.evaluation.windows import WindowScorer
+from megatron.neox.evaluation.windows import WindowScorer, window_and_stride
 from megatron.neox.generation.language_model import LanguageModel
 from megatron.neox.generation.workers import Workers
 from megatron.neox.plugins import readers, tasks
@@ -80,32 +81,23 @@ class Perplexity:
             ConfigError: the window is longer than the model's positions.
             NeoXError: the model's logits are not numbers.
         """
-        window, stride = self._window(model)
+        window, stride = window_and_stride(self._settings, model)
         rows = workers.join(self._rows(model, tokenizer, workers.share(self._files), window, stride))
         return TaskResult(self._totals(rows), self._description(window, stride), rows)
-
-    def _window(self, model: LanguageModel) -> tuple[int, int]:
-        window = self._settings.eval_window or model.max_positions
-        stride = self._settings.eval_stride or window
-        if window > model.max_positions:
-            raise ConfigError([f"eval_window is {window}, and the model has {model.max_positions} positions"])
-        if stride > window:
-            raise ConfigError(
-                [f"eval_stride is {stride}, longer than the window ({window}): it would leave tokens out"]
-            )
-        return window, stride
 
     def _rows(
         self, model: LanguageModel, tokenizer: Tokenizer, files: Sequence[_File], window: int, stride: int
     ) -> list[dict[str, Any]]:
         encoded = [torch.tensor(ids) for ids in tokenizer.encode_batch([file.text for file in files])]
-        scorer = WindowScorer(
+        scorer = TokenScorer(
             model,
-            eod=tokenizer.eod,
+            padding=tokenizer.eod,
             vocab_size=tokenizer.vocab_size,
             batch_size=self._settings.eval_batch_size,
         )
-        scores = scorer.log_likelihoods(encoded, window=window, stride=stride)
+        scores = WindowScorer(scorer, eod=tokenizer.eod).log_likelihoods(
+            encoded, window=window, stride=stride
+        )
         return [self._row(file, len(ids), score) for file, ids, score in zip(files, encoded, scores)]
 
     def _row(self, file: _File, num_tokens: int, score: float) -> dict[str, Any]:
