@@ -37,6 +37,13 @@ for ids in model.generate(input_ids, max_length=50, num_beams=4, num_return_sequ
 ```
 """
 
+_SCALED = """
+## Attention
+
+The scores of layer n are divided by n (`scale_attn_by_inverse_layer_idx`). Releases of transformers before 5 do so in
+their plain attention alone: load the model with `attn_implementation="eager"` there, or it computes something else.
+"""
+
 _CAVEATS = """
 ## Before you use it
 
@@ -109,6 +116,7 @@ def write_card(
         _HEAD.format(name=name, model_type=model_type),
         _facts(opened, folder),
         _checked(comparison, command, notes),
+        _SCALED if model.scale_attn_by_inverse_layer_idx else "",
         _vocabulary(model, opened.tokenizer),
         _CAVEATS,
         _POLYCODER if _is_polycoders(opened.tokenizer) else "",

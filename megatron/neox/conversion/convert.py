@@ -193,11 +193,14 @@ def _to_neox(opened: Opened, wanted: Conversion, say: Say) -> None:
             here = copy_tokenizer(stored.tokenizer, partial / TOKENIZER_FOLDER)
             there = tokenizer_in(here, final / TOKENIZER_FOLDER)
         keys = Config(model=stored.model, tokenizer=there).given()
+        if opened.plugins:
+            keys["plugins"] = opened.plugins
         write_checkpoint(
             replace(stored, tokenizer=here),
             partial,
             config_keys=keys,
             fingerprint=build_tokenizer(here).fingerprint() if here else {},
+            plugins=opened.plugins,
             dtype=dtype,
         )
     if stored.tokenizer is None:

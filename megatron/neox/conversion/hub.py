@@ -6,6 +6,7 @@ import logging
 from fnmatch import fnmatch
 from pathlib import Path
 
+from httpx2 import HTTPError  # what the hub's client lets through
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
@@ -58,7 +59,7 @@ def download(name: str) -> Path:
         ResourceError: the hub cannot be reached.
     """
     try:
-        present = HfApi().list_repo_files(name)
+        present = [file.rfilename for file in HfApi().model_info(name).siblings or []]
         weights = next((kind for kind in _WEIGHTS if any(fnmatch(f, p) for f in present for p in kind)), None)
         if weights is None or "config.json" not in present:
             raise InputError(
@@ -75,7 +76,7 @@ def download(name: str) -> Path:
         raise ResourceError(
             f"the Hugging Face hub answered HTTP {status} for {name}; try again later"
         ) from None
-    except (OSError, ValueError, RuntimeError) as error:
+    except (HTTPError, OSError, ValueError, RuntimeError) as error:
         raise ResourceError(
             f"{name} is no folder here, and the Hugging Face hub cannot be reached ({_first_line(error)}); "
             "download it elsewhere, and give the folder"
@@ -105,7 +106,7 @@ def push(folder: Path, repository: str) -> str:
                 f"{kept}: the hub refuses (HTTP {status}); check the name, and that the token may write there"
             ) from None
         raise ResourceError(f"{kept}: the hub answered HTTP {status}; try again later") from None
-    except (OSError, ValueError, RuntimeError) as error:
+    except (HTTPError, OSError, ValueError, RuntimeError) as error:
         raise ResourceError(f"{kept}: {_first_line(error)}") from None
     return f"{api.endpoint}/{repository}"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from megatron.neox.config import TokenizerConfig
@@ -38,12 +38,14 @@ class Opened:
         stored: the model; its tokenizer's paths lead to files that are there.
         tokenizer: built and checked; none where there is none.
         notes: what the user should know, a sentence each.
+        plugins: files and modules that the model's parts come from.
     """
 
     name: str
     stored: StoredModel
     tokenizer: Tokenizer | None
     notes: list[str]
+    plugins: list[str] = field(default_factory=list)
 
 
 def open_input(
@@ -129,7 +131,8 @@ def _open_checkpoint(name: str, path: Path, configs: Sequence[Path], iteration: 
     opened = _checked(name, stored)
     assert opened.tokenizer is not None
     check_fingerprint(step, opened.tokenizer.fingerprint(), allow_mismatch=False)
-    return Opened(name, stored, opened.tokenizer, [*loaded.notes, *opened.notes])
+    plugins = list(loaded.config.training.plugins)
+    return replace(opened, notes=[*loaded.notes, *opened.notes], plugins=plugins)
 
 
 def _configs_of(step: Path, path: Path) -> list[Path]:

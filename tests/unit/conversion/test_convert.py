@@ -12,11 +12,13 @@ import yaml
 from torch import Tensor
 from transformers import AutoTokenizer
 
+from megatron.neox.config import Config, TokenizerConfig
 from megatron.neox.conversion.convert import Conversion, convert
 from megatron.neox.conversion.inputs import open_input
 from megatron.neox.errors import CheckpointError, InputError, OutputError, UserError, VocabularyError
 from megatron.neox.layouts.checkpoint import write_checkpoint
 from megatron.neox.layouts.stored import StoredModel
+from megatron.neox.plugins import load_plugins
 from tests.integration.miniature import stored_miniature, write_miniature
 from tests.neox_2022 import Miniature, unpack_tar
 from tests.unit.tokenizers.test_export import ODD_TEXTS
@@ -249,3 +251,21 @@ def test_inputs_that_are_nothing(tmp_path: Path) -> None:
         run(tmp_path / "empty", output, "hf", iteration=3)
     with pytest.raises(OutputError, match="text exists"):
         run(tmp_path / "empty", tmp_path / "text", "hf")
+
+
+def test_a_models_plugins_go_with_it(polycoder: Path, tmp_path: Path) -> None:
+    plugin = tmp_path / "triple_relu.py"
+    plugin.write_text(
+        "from megatron.neox.plugins import activations\n\n\n"
+        '@activations.register("triple_relu")\ndef triple_relu(x):\n    """relu(x) ** 3."""\n    return x.relu() ** 3\n'
+    )
+    load_plugins([str(plugin)])
+    stored = stored_miniature(polycoder, activation="triple_relu", bias_gelu_fusion=False)
+    keys = Config(model=stored.model, tokenizer=stored.tokenizer or TokenizerConfig()).given()
+    config_keys = {**keys, "plugins": [str(plugin)]}
+    write_checkpoint(stored, tmp_path / "ours", config_keys=config_keys, plugins=[str(plugin)])
+    run(tmp_path / "ours", tmp_path / "again", "neox")
+    config = yaml.safe_load((tmp_path / "again/global_step3/configs/config.yml").read_text())
+    assert config["plugins"] == [str(plugin)]
+    with pytest.raises(CheckpointError, match="activation is triple_relu"):
+        run(tmp_path / "ours", tmp_path / "hf", "hf")
