@@ -140,6 +140,8 @@ def _folder(path: Path, iteration: int | None, verify: bool) -> Inspection:
         return _step(path, verify)
     if steps := neox.steps_in(path):
         return _checkpoints(path, steps, iteration, verify)
+    if (path / "model.bin").is_file():
+        return _ctranslate2(path)
     if (path / "config.json").is_file() or any(path.glob("*.safetensors")):
         return _hugging_face(path, verify)
     halves = ", ".join(sorted(half.name for half in path.glob("global_step*.tmp")))
@@ -291,15 +293,34 @@ def _missing_layers(numbers: list[int], ranks: list[int]) -> list[str]:
 # --- other formats ------------------------------------------------------------------------------------------
 
 
-def _hugging_face(path: Path, verify: bool) -> Inspection:
-    found = Inspection(path)
+def _settings(found: Inspection) -> None:
+    """Take config.json over."""
     try:
-        content = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        content = json.loads((found.path / "config.json").read_text(encoding="utf-8"))
         found.config = content if isinstance(content, dict) else {}
     except FileNotFoundError:
         found.damage.append("config.json is missing")
     except (ValueError, OSError) as error:
         found.damage.append(f"config.json cannot be read ({error})")
+
+
+def _ctranslate2(path: Path) -> Inspection:
+    found = Inspection(
+        path, layout="CTranslate2 folder", integrity="not compared: model.bin is not read here"
+    )
+    found.facts["model.bin"] = f"{(path / 'model.bin').stat().st_size:,} bytes"
+    _settings(found)
+    found.tokenizer = _tokenizer_files(path, (*_TOKENIZER_FILES, "vocabulary.json", "vocabulary.txt"))
+    return found
+
+
+def _tokenizer_files(path: Path, names: tuple[str, ...]) -> dict[str, str]:
+    return {name: f"{(path / name).stat().st_size} bytes" for name in names if (path / name).is_file()}
+
+
+def _hugging_face(path: Path, verify: bool) -> Inspection:
+    found = Inspection(path)
+    _settings(found)
     found.layout = f"Hugging Face folder of a {found.config.get('model_type', 'model of no named type')}"
     try:
         WeightFiles(path)
@@ -310,9 +331,7 @@ def _hugging_face(path: Path, verify: bool) -> Inspection:
     pickled = sorted(path.glob("pytorch_model*.bin"))
     for file in pickled:
         _add(found, file.name, lambda file=file: _tensors_in(read_file(file)), verify)
-    found.tokenizer = {
-        name: f"{(path / name).stat().st_size} bytes" for name in _TOKENIZER_FILES if (path / name).is_file()
-    }
+    found.tokenizer = _tokenizer_files(path, _TOKENIZER_FILES)
     found.integrity = (
         _archives(found, pickled, verify) if pickled else _told(verify, "headers fit the files' sizes")
     )

@@ -16,6 +16,7 @@ from torch import Tensor
 from megatron.neox.config import TokenizerConfig
 from megatron.neox.errors import CheckpointError, InputError
 from megatron.neox.layouts.checkpoint import write_checkpoint
+from megatron.neox.layouts.ctranslate2 import write_folder as write_ctranslate2
 from megatron.neox.layouts.gguf import write_file
 from megatron.neox.layouts.huggingface.folder import write_folder
 from megatron.neox.layouts.inspection import Inspection, inspect_model
@@ -191,6 +192,14 @@ class TestOtherFormats:
         path.write_bytes(path.read_bytes()[:-64])
         (line,) = inspect_model(path).damage
         assert line.startswith(f"{path} is not a whole GGUF file")
+
+    def test_ctranslate2(self, tmp_path: Path) -> None:
+        pytest.importorskip("ctranslate2")
+        write_ctranslate2(stored_model(), tmp_path / "model", tokenizer=CharLevelTokenizer())
+        found = inspect_model(tmp_path / "model")
+        assert found.layout == "CTranslate2 folder"
+        assert found.damage == []
+        assert "vocabulary.json" in found.tokenizer
 
     def test_single_files(self, tmp_path: Path) -> None:
         torch.save({"module": {"a": torch.ones(2, 3)}, "step": 1}, tmp_path / "weights.bin")
