@@ -65,5 +65,6 @@ def remedy(name: str, found: tuple[int, ...], size: int) -> str:
     if name in ("word_embeddings.weight", "final_linear.weight"):
         return f"give padded_vocab_size: {found[0] * size}, if hidden_size is right"
     if name.startswith("mlp.dense_4h_to_h.weight"):
-        return f"give intermediate_size: {found[1] * size}, if hidden_size is right"
+        width = found[1] * size
+        return f"give intermediate_size: {width} (of mlp_type llama, if it is gated), if hidden_size is right"
     return "the checkpoint is of another architecture"

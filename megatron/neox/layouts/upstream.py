@@ -11,7 +11,8 @@ What differs from our own, rank by rank:
 mlp.linear1, mlp.linear2       since 2024-09; before and here mlp.dense_h_to_4h, mlp.dense_4h_to_h
 mlp.w1, mlp.w3, mlp.w2         gate, value and way back of a gated MLP before 2024-09
 grouped queries                before 2024-11 as [n, 1 + 2 g / n] heads of queries, keys and values; since
-                               then, and here, all queries, all keys, all values. Told apart by the MLP's names
+                               then, and here, all queries, all keys, all values. Told apart by the MLP's names,
+                               wrongly for what was written between 2024-09 and 2024-11
 biases after a row-split       under gpt_j_residual each rank adds its own before the ranks are summed, so the
                                bias is their sum; under the sequential residual they are replicas
 norms                          replicas, which rounding lets drift apart: their mean
@@ -248,7 +249,13 @@ def check_upstream(folder: Path, model: ModelConfig) -> None:
     numbers = checkpoint.layer_numbers()
     problems = _wrong_layers(numbers, model) + _wrong_arguments(checkpoint.arguments(), model)
     if 2 in numbers:
-        problems += _wrong_rotary(checkpoint.read_raw(2, 0), model)
+        layer = checkpoint.read_raw(2, 0)
+        problems += _wrong_rotary(layer, model)
+        if model.num_query_groups != model.num_attention_heads and "mlp.linear1.weight" in layer:
+            log.info(
+                "grouped queries are read in GPT-NeoX's order since 2024-11; two months before, under the same names, "
+                "it was another"
+            )
     if not checkpoint.is_sequential:
         problems += [
             f"{checkpoint.path(number, rank).name} is missing"
@@ -295,10 +302,10 @@ def _ungrouped(fused: Tensor, sections: tuple[int, ...], num_writers: int) -> Te
 
 
 def _wrong_layers(numbers: list[int], model: ModelConfig) -> list[str]:
-    count = model.num_layers
-    layers = len([number for number in numbers if number >= 2]) - 1 - (numbers[-1] - numbers[-2] == 1)
     if len(numbers) < 3 or numbers[0] != 0:
         return [f"it holds the layers {numbers}, and not those of a whole model"]
+    count = model.num_layers
+    layers = len([number for number in numbers if number >= 2]) - 1 - (numbers[-1] - numbers[-2] == 1)
     if layers != count:
         return [f"it has {layers} transformer layers, and num_layers is {count}"]
     has_head = numbers[-1] == count + 4

@@ -171,6 +171,13 @@ def test_a_missing_head_is_told(tmp_path: Path) -> None:
     assert "it has no output head; give no_weight_tying: false" in refusal(step)
 
 
+def test_a_folder_of_one_layer_is_no_model(tmp_path: Path) -> None:
+    step = written(tmp_path)
+    for path in step.glob("layer_0[2-6]*"):
+        path.unlink()
+    assert "it holds the layers [0], and not those of a whole model" in refusal(step)
+
+
 def test_the_recorded_sizes_of_the_sequential_form_are_compared(tmp_path: Path) -> None:
     step = written(tmp_path, replace(MINI, is_sequential=True, names="today"))
     assert "num_attention_heads: 4 in the checkpoint, 8 in the config" in refusal(step, num_attention_heads=8)
