@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -294,14 +295,17 @@ def _missing_layers(numbers: list[int], ranks: list[int]) -> list[str]:
 
 
 def _settings(found: Inspection) -> None:
-    """Take config.json over."""
-    try:
-        content = json.loads((found.path / "config.json").read_text(encoding="utf-8"))
-        found.config = content if isinstance(content, dict) else {}
-    except FileNotFoundError:
+    """Take config.json over, and try to read the other settings."""
+    if not (found.path / "config.json").is_file():
         found.damage.append("config.json is missing")
-    except (ValueError, OSError) as error:
-        found.damage.append(f"config.json cannot be read ({error})")
+    for file in sorted(found.path.glob("*.json")):
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+        except (ValueError, OSError, RecursionError) as error:
+            found.damage.append(f"{file.name} cannot be read ({error})")
+            continue
+        if file.name == "config.json" and isinstance(content, dict):
+            found.config = content
 
 
 def _ctranslate2(path: Path) -> Inspection:
@@ -345,7 +349,12 @@ def _gguf(found: Inspection, verify: bool) -> None:
     except CheckpointError as error:
         found.damage.append(str(error))
         return
-    for key, value in ((key, stored.contents()) for key, stored in file.reader.fields.items()):
+    for key, stored in file.reader.fields.items():
+        try:
+            value = stored.contents()
+        except (ValueError, LookupError) as error:
+            found.damage.append(f"the key {key} cannot be read ({error})")
+            continue
         if key.startswith("tokenizer."):
             found.tokenizer[key] = f"{len(value)} entries" if isinstance(value, list) else str(value)[:60]
         elif not key.startswith("GGUF."):
@@ -418,7 +427,7 @@ def _archives(found: Inspection, files: list[Path], verify: bool) -> str:
         try:
             with zipfile.ZipFile(path) as archive:
                 bad = archive.testzip()
-        except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError) as error:
+        except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError) as error:
             bad = str(error)
         if bad:
             found.damage.append(f"{path.name} is damaged ({bad} has other content than was written)")

@@ -13,6 +13,12 @@ import torch
 
 from megatron.neox.errors import CheckpointError
 
+# What reading a damaged file may end in: the archive, the pickle and each value in it have readers of their own.
+_DAMAGE = (
+    RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError,
+    ArithmeticError, pickle.UnpicklingError,
+)  # fmt: skip
+
 # How torch's reader words it that a pickle names something it may not call.
 _REFUSED = re.compile(r"GLOBAL (\S+)|unrecognized function (\S+)")
 
@@ -48,7 +54,7 @@ def read_file(path: Path, *, random_state: bool = False) -> dict[str, Any]:
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_archive(path))
     except FileNotFoundError:
         raise CheckpointError(f"{path} is missing; the checkpoint is not whole") from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    except _DAMAGE as error:
         raise CheckpointError(_in_words(path, error)) from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds a {type(content).__name__} instead of named tensors")
