@@ -174,7 +174,7 @@ def _of_the_run() -> list[str]:
     """Keys of a training run that say nothing about its model: where it ran, what it did, what it has written."""
     return [key for key, section in section_of().items() if section in ("parallelism", "launch")] + [
         "iteration", "save", "log_dir", "tensorboard_dir", "use_wandb", "monitors", "hooks",
-        "sample_output_file", "eval_results_path",
+        "sample_output_file", "eval_results_path", "load_fallback", "allow_tokenizer_mismatch",
     ]  # fmt: skip
 
 
