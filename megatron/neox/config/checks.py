@@ -257,13 +257,12 @@ def _precision(config: Config) -> Iterator[Problem]:
     if precision.bf16.enabled and wants_fp16:
         yield Problem.about(("fp16", "bf16"), "fp16 and bf16 are both enabled; keep one of them")
     said = precision.precision
-    if (said == "fp32" and (wants_fp16 or precision.bf16.enabled)) or (
-        said == "fp16" and precision.bf16.enabled
-    ):
-        block = "bf16" if precision.bf16.enabled else "fp16"
-        yield Problem.about(
-            ("precision", block), f"precision is {said}, but the block {block} is enabled; keep one"
-        )
+    enabled = {"fp16": wants_fp16, "bf16": precision.bf16.enabled}
+    for block in ("fp16", "bf16"):
+        if said is not None and enabled[block] and precision.dtype != block:
+            yield Problem.about(
+                ("precision", block), f"precision is {said}, but the block {block} is enabled; keep one"
+            )
 
 
 def _schedule(config: Config) -> Iterator[Problem]:

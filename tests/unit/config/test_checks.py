@@ -49,6 +49,8 @@ _MODEL = {
         ("valid_data_paths: [a]\nvalid_data_weights: [1, 2]",
          "2: valid_data_weights has 2 numbers for 1 valid_data_paths"),
         ("fp16: {enabled: true}\nbf16: {enabled: true}", "1: fp16 and bf16 are both enabled; keep one of them"),
+        ("precision: bfloat16\nfp16: {enabled: true}",
+         "1: precision is bfloat16, but the block fp16 is enabled; keep one"),
         ("precision: fp32\nbf16: {enabled: true}", "1: precision is fp32, but the block bf16 is enabled; keep one"),
         ("min_lr: 1", "1: min_lr 1.0 is more than the optimizer's lr 0.0006"),
         ('optimizer: {"type": "adam", "params": {"lr": fast}}', "1: the optimizer's lr is a number"),
