@@ -18,8 +18,10 @@ from megatron.neox.nn.parallel import TensorParallel
 ROWS = 50304
 
 
-def stored_miniature(polycoder: Path, *, step: int = 3, rows: int = ROWS, **keys: Any) -> StoredModel:
-    """PolyCoder's architecture and vocabulary, 2 layers 16 wide, its weights drawn with a fixed seed."""
+def stored_miniature(
+    polycoder: Path, *, step: int = 3, rows: int = ROWS, scale: float = 0.2, **keys: Any
+) -> StoredModel:
+    """PolyCoder's architecture and vocabulary, 2 layers 16 wide, weights of size `scale` drawn with a fixed seed."""
     defaults = {
         "num_layers": 2, "hidden_size": 16, "num_attention_heads": 2, "seq_length": 64,
         "max_position_embeddings": 64, "pos_emb": "rotary", "no_weight_tying": True, "bias_gelu_fusion": True,
@@ -30,7 +32,7 @@ def stored_miniature(polycoder: Path, *, step: int = 3, rows: int = ROWS, **keys
     plans = build_layers(model, padded_vocab_size=rows, parallel=TensorParallel.single())
     net = plain_model(plans)
     for name, parameter in net.named_parameters():
-        parameter.data.normal_(1.0 if "norm.weight" in name else 0.0, 0.2)
+        parameter.data.normal_(1.0 if "norm.weight" in name else 0.0, scale)
     layers = net.numbered_layers()
 
     def read_layer(number: int) -> dict[str, Tensor]:

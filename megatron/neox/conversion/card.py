@@ -8,7 +8,7 @@ from pathlib import Path
 
 from megatron.neox.config import ModelConfig
 from megatron.neox.config.parameters import num_parameters
-from megatron.neox.conversion.check import Comparison
+from megatron.neox.conversion.check import Check
 from megatron.neox.conversion.inputs import Opened
 from megatron.neox.files import write_whole
 from megatron.neox.tokenizers import GPT2BPETokenizer, Tokenizer
@@ -94,7 +94,7 @@ _CITATION = """
 def write_card(
     folder: Path,
     opened: Opened,
-    comparison: Comparison | None,
+    check: Check | None,
     *,
     name: str,
     command: str,
@@ -103,7 +103,7 @@ def write_card(
     """Write README.md into an exported folder.
 
     Args:
-        comparison: what the check found; none where it was left out.
+        check: what the check found; none where it was left out.
         name: of the folder in the end.
         command: that writes the folder.
         notes: why the check's difference is what it is.
@@ -115,7 +115,7 @@ def write_card(
     parts = [
         _HEAD.format(name=name, model_type=model_type),
         _facts(opened, folder),
-        _checked(comparison, command, notes),
+        _checked(check, command, notes),
         _SCALED if model.scale_attn_by_inverse_layer_idx else "",
         _vocabulary(model, opened.tokenizer),
         _CAVEATS,
@@ -143,12 +143,12 @@ def _facts(opened: Opened, folder: Path) -> str:
     return "".join(lines)
 
 
-def _checked(comparison: Comparison | None, command: str, notes: Sequence[str]) -> str:
-    if comparison is None:
+def _checked(check: Check | None, command: str, notes: Sequence[str]) -> str:
+    if check is None:
         return f"\nWritten by `{command}`: its logits were not compared with those of the original.\n"
     found = (
         f"\nWritten by `{command}`, which compared the logits of this folder in transformers with those of the "
-        f"original, both in fp32, on code in five languages: {comparison}.\n"
+        f"original, both in fp32, on code in five languages: {check}.\n"
     )
     return found + "".join(f"\nNote: {note}.\n" for note in notes)
 

@@ -16,7 +16,7 @@ from megatron.neox.plugins import models
 from megatron.neox.tokenizers import Tokenizer
 
 TOLERANCE = 1e-5
-"""Largest difference of two logits that rounding in fp32 explains."""
+"""Largest difference of two logits that are taken for equal."""
 
 PROMPTS = (
     "def binarySearch(arr, left, right, x):\n    mid = (left +",
@@ -51,10 +51,47 @@ class Comparison:
         )
 
 
-def model_of(stored: StoredModel) -> PlainModel:
-    """The layers with the stored weights, in fp32 on the CPU, for inference."""
+@dataclass(frozen=True)
+class Check:
+    """Logits of what was written against those of what was read.
+
+    Args:
+        in_fp32: the comparison in fp32.
+        in_fp64: the same in fp64 where fp32 differs by more than TOLERANCE; there rounding no longer counts, so that
+            what is left is a difference of the functions.
+    """
+
+    in_fp32: Comparison
+    in_fp64: Comparison | None = None
+
+    @property
+    def is_equal(self) -> bool:
+        """Whether both compute the same function."""
+        return (self.in_fp64 or self.in_fp32).difference <= TOLERANCE
+
+    def __str__(self) -> str:
+        if self.in_fp64 is None:
+            return str(self.in_fp32)
+        meaning = "rounding" if self.is_equal else "another function"
+        return f"{self.in_fp32}; in fp64 it is {self.in_fp64.difference:.1e}, so it is {meaning}"
+
+
+def check_export(stored: StoredModel, folder: Path, tokenizer: Tokenizer | None) -> Check:
+    """Compare a stored model with the Hugging Face folder made of it; one of the two is in memory at a time."""
+    prompts = prompts_for(stored, tokenizer)
+    found = compare(logits_of(stored, prompts), transformers_logits(folder, prompts))
+    if found.difference <= TOLERANCE:
+        return Check(found)
+    wide = torch.float64
+    ours, theirs = logits_of(stored, prompts, dtype=wide), transformers_logits(folder, prompts, dtype=wide)
+    return Check(found, compare(ours, theirs))
+
+
+def model_of(stored: StoredModel, *, dtype: torch.dtype = torch.float32) -> PlainModel:
+    """The layers with the stored weights, on the CPU, for inference."""
+    parallel = TensorParallel.single(dtype=dtype)
     plans = models.get(stored.model.model)(
-        stored.model, padded_vocab_size=stored.model.padded_vocab_size, parallel=TensorParallel.single()
+        stored.model, padded_vocab_size=stored.model.padded_vocab_size, parallel=parallel
     )
     return plain_model(plans, weights=lambda number, _: stored.read_layer(number)).eval()
 
@@ -71,24 +108,26 @@ def prompts_for(stored: StoredModel, tokenizer: Tokenizer | None) -> list[Tensor
 
 
 @torch.inference_mode()
-def logits_of(stored: StoredModel, prompts: list[Tensor]) -> list[Tensor]:
-    """Our logits [1, s, V] in fp32."""
-    model = model_of(stored)
+def logits_of(
+    stored: StoredModel, prompts: list[Tensor], *, dtype: torch.dtype = torch.float32
+) -> list[Tensor]:
+    """Our logits [1, s, V]."""
+    model = model_of(stored, dtype=dtype)
     return [model(ids).transpose(0, 1).contiguous() for ids in prompts]
 
 
 @torch.inference_mode()
-def transformers_logits(folder: Path, prompts: list[Tensor]) -> list[Tensor]:
-    """transformers' logits [1, s, V] in fp32, of a folder on this machine."""
+def transformers_logits(
+    folder: Path, prompts: list[Tensor], *, dtype: torch.dtype = torch.float32
+) -> list[Tensor]:
+    """transformers' logits [1, s, V], of a folder on this machine."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # other people's, about their own future
         from transformers import AutoModelForCausalLM
         from transformers.utils import logging
 
         logging.disable_progress_bar()
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, local_files_only=True
-        ).eval()
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True).eval()
         return [model(ids).logits for ids in prompts]
 
 
