@@ -19,6 +19,7 @@ from megatron.neox.engine.distributed import LAUNCH_FOLDER, LOCK
 from megatron.neox.launch.plan import Plan
 from megatron.neox.launch.ranks import RankEnd, ends, is_alive, starts
 
+_FOLDER_PREFIX = "neox-launch-"
 _POLL_SECONDS = 0.05
 _GRACE_SECONDS = 5.0
 """How long other ranks may go on after one failed, to say what they met."""
@@ -48,13 +49,25 @@ def start(plan: Plan) -> int:
 @contextlib.contextmanager
 def _launch_folder() -> Iterator[Path]:
     """A folder for this launch, with the lock that dies with this process."""
-    folder = Path(tempfile.mkdtemp(prefix="neox-launch-"))
+    _clear_abandoned(Path(tempfile.gettempdir()))
+    folder = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX))
     try:
         with open(folder / LOCK, "w", encoding="utf-8") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _clear_abandoned(parent: Path) -> None:
+    """Remove the folders of launches that were killed: nobody holds their lock."""
+    for folder in parent.glob(f"{_FOLDER_PREFIX}*"):
+        with contextlib.suppress(OSError):  # another launch clears them too, or they are another user's
+            if folder.lstat().st_uid != os.getuid() or time.time() - folder.stat().st_mtime < _GRACE_SECONDS:
+                continue  # one that is this young may be about to take its lock
+            with open(folder / LOCK, encoding="utf-8") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder)
 
 
 class _Launch:
