@@ -16,6 +16,7 @@ import pickle
 import random
 import types
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -105,7 +106,7 @@ def write_checkpoint_of_neox(folder: Path, mini: Miniature) -> Layers:
             if mini.is_sequential:
                 modules[rank][number] = state
             else:
-                torch.save(state, step / f"layer_{number:02d}-model_{rank:02d}-model_states.pt")
+                _save_as_2022(state, step / f"layer_{number:02d}-model_{rank:02d}-model_states.pt")
     for rank in range(mini.tensor_size):
         _save_as_2022(_rank_state(modules[rank], mini), step / f"mp_rank_{rank:02d}_model_states.pt")
     (folder / "latest").write_text(step.name)
@@ -309,7 +310,13 @@ def _rank_state(modules: dict[int, OrderedDict[str, Tensor]], mini: Miniature) -
 
 
 class _Pickler2022(pickle._Pickler):  # pyright: ignore
-    """Writes numpy's rebuilding function under the name that it had before numpy 2."""
+    """Names numpy's rebuilding function as before numpy 2, and says of weights that they lay on a GPU."""
+
+    def save_pers(self, pid: Any) -> None:
+        kind, storage_type, key, location, size = pid
+        if storage_type in (torch.HalfStorage, torch.BFloat16Storage):
+            location = "cuda:0"
+        super().save_pers((kind, storage_type, key, location, size))  # pyright: ignore
 
     def save_global(self, obj: Any, name: str | None = None) -> None:
         if getattr(obj, "__module__", "").startswith("numpy._core."):
@@ -325,7 +332,7 @@ class _Pickler2022(pickle._Pickler):  # pyright: ignore
     }
 
 
-def _save_as_2022(state: dict[str, Any], path: Path) -> None:
+def _save_as_2022(state: Mapping[str, Any], path: Path) -> None:
     # torch.save asks for a module with a Pickler.
     module: Any = types.SimpleNamespace(Pickler=_Pickler2022, __name__="pickle")
     torch.save(state, path, pickle_module=module, pickle_protocol=2)

@@ -42,7 +42,7 @@ def opened(step: Path, **keys: Any) -> StoredModel:
 
 def change(step: Path, number: int, rank: int, edit: Callable[[dict[str, Tensor]], Any]) -> None:
     path = step / f"layer_{number:02d}-model_{rank:02d}-model_states.pt"
-    state = torch.load(path, weights_only=True)
+    state = torch.load(path, map_location="cpu", weights_only=True)
     edit(state)
     torch.save(state, path)
 
@@ -73,7 +73,7 @@ def test_names_of_the_sequential_form_have_had_several_prefixes(
     step = written(tmp_path, replace(MINI, is_sequential=True))
     expected = {name: tensor.clone() for name, tensor in opened(step).read_layer(3).items()}
     path = step / "mp_rank_00_model_states.pt"
-    module = torch.load(path, weights_only=False)["module"]
+    module = torch.load(path, map_location="cpu", weights_only=False)["module"]
     module = {prefix + name.removeprefix("sequential."): tensor for name, tensor in module.items()}
     torch.save({outer: module} if outer else module, path)
     found = opened(step).read_layer(3)
@@ -85,7 +85,7 @@ def test_files_from_before_torch_1_6_are_read(tmp_path: Path) -> None:
     step = written(tmp_path)
     expected = {name: tensor.clone() for name, tensor in opened(step).read_layer(2).items()}
     for path in step.glob("*.pt"):
-        state = torch.load(path, weights_only=False)
+        state = torch.load(path, map_location="cpu", weights_only=False)
         torch.save(state, path, _use_new_zipfile_serialization=False)
     found = opened(step).read_layer(2)
     assert all(found[name].equal(expected[name]) for name in expected)
@@ -101,7 +101,9 @@ def test_a_tied_second_norm_is_left_out(tmp_path: Path) -> None:
 def test_biases_of_a_parallel_residual_are_summed(tmp_path: Path) -> None:
     step = written(tmp_path, replace(MINI, tensor_size=2, parallel_residual=True))
     paths = [step / f"layer_02-model_{rank:02d}-model_states.pt" for rank in range(2)]
-    first, second = (torch.load(path, weights_only=True)["attention.dense.bias"] for path in paths)
+    first, second = (
+        torch.load(path, map_location="cpu", weights_only=True)["attention.dense.bias"] for path in paths
+    )
     assert not first.equal(second)
     found = opened(step, gpt_j_residual=True).read_layer(2)["attention.dense.bias"]
     assert found.equal(first + second)
@@ -118,7 +120,10 @@ def test_different_biases_of_a_sequential_residual_are_refused(tmp_path: Path) -
 def test_replicas_that_drifted_are_averaged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     step = written(tmp_path, replace(MINI, tensor_size=4, drift=0.002))
     paths = [step / f"layer_02-model_{rank:02d}-model_states.pt" for rank in range(4)]
-    shards = [torch.load(path, weights_only=True)["input_layernorm.weight"].float() for path in paths]
+    shards = [
+        torch.load(path, map_location="cpu", weights_only=True)["input_layernorm.weight"].float()
+        for path in paths
+    ]
     assert not shards[0].equal(shards[1])
     found = opened(step).read_layer(2)["input_layernorm.weight"]
     assert found.equal((sum(shards) / 4).half())
@@ -215,12 +220,12 @@ class Trap:
 def test_a_checkpoint_that_runs_code_is_refused(tmp_path: Path, is_sequential: bool) -> None:
     step = written(tmp_path, replace(MINI, is_sequential=is_sequential))
     name = "mp_rank_00_model_states.pt" if is_sequential else "layer_02-model_00-model_states.pt"
-    state = torch.load(step / name, weights_only=False)
+    state = torch.load(step / name, map_location="cpu", weights_only=False)
     torch.save({**state, "trap": Trap(tmp_path / "created")}, step / name)
     told = refusal(step)
     assert told.startswith(f"{step / name} wants to call posix.system, which is no part of a tensor")
     assert not (tmp_path / "created").exists()
-    torch.load(step / name, weights_only=False)  # the trap is a real one
+    torch.load(step / name, map_location="cpu", weights_only=False)  # the trap is a real one
     assert (tmp_path / "created").exists()
 
 
