@@ -174,4 +174,8 @@ def _nothing_there(folder: Path) -> str:
         return f"load: {folder} does not exist; give a folder that holds global_step* folders"
     halves = sorted(path.name for path in folder.glob(f"global_step*{_TEMPORARY}"))
     unfinished = f" ({halves[0]} was not written to its end)" if halves else ""
-    return f"load: {folder} holds no checkpoint{unfinished}; give a folder that holds global_step* folders"
+    inside = sorted(
+        path.parent for path in folder.glob("*/global_step*") if neox.step_of(path.name) is not None
+    )
+    meant = f" (such as {inside[0]})" if inside else ""  # a tar that was unpacked one folder deeper
+    return f"load: {folder} holds no checkpoint{unfinished}; give a folder that holds global_step* folders{meant}"

@@ -262,3 +262,11 @@ def test_leftovers_go_and_a_checkpoint_set_aside_comes_back(tmp_path: Path) -> N
     clear_leftovers(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["global_step10", "global_step5", "plots"]
     assert (tmp_path / "global_step10" / LAYER).exists()
+
+
+def test_a_checkpoint_one_folder_deeper_is_pointed_at(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints-2-7B" / "global_step150000").mkdir(parents=True)
+    with pytest.raises(
+        CheckpointError, match=r"holds no checkpoint; give .* \(such as .*/checkpoints-2-7B\)"
+    ):
+        find_checkpoint(tmp_path, strict=True)
