@@ -7,11 +7,13 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from megatron.neox.launch.verbs import parse_start
+from megatron.neox.layouts.manifest import Manifest
 from tests.integration.training_case import ROOT, environment, train, write_config, write_dataset
 
 pytestmark = pytest.mark.slow
@@ -81,8 +83,9 @@ def test_every_door_takes_an_iteration(name: str) -> None:
 
 
 def test_a_tokenizer_that_training_allowed_is_not_allowed_to_generate(case: Path) -> None:
-    path = case / "run" / "global_step4" / "manifest.json"
-    path.write_text(path.read_text().replace('"CharLevelTokenizer"', '"OtherTokenizer"'))
+    checkpoint = case / "run" / "global_step4"
+    other = {"type": "OtherTokenizer", "vocab_size": 512}
+    replace(Manifest.read(checkpoint), tokenizer=other).write(checkpoint)
     done = door(case, "generate.py", "--set", "load=run", *ARGUMENTS["generate.py"])
     assert done.returncode == 2
     assert "the model's config is taken from run/global_step4/configs/config.yml" in done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from megatron.neox.engine.checkpoint import save_checkpoint
 from megatron.neox.engine.grid import ProcessGrid
 from megatron.neox.engine.inference import load_model
 from megatron.neox.errors import UserError
+from megatron.neox.layouts.manifest import Manifest
 from megatron.neox.tokenizers import build_tokenizer
 from tests.forked_ranks import run_ranks
 from tests.numerics.tiny_run import batches, make_config, num_ranks, steps
@@ -174,8 +176,9 @@ def test_layers_too_many_or_too_few_in_a_folder_of_gpt_neox_are_told(
 
 def test_another_tokenizer_is_refused_unless_allowed(tmp_path: Path) -> None:
     run_ranks(1, train_and_save, tmp_path, {}, KEYS)
-    path = tmp_path / "global_step3" / "manifest.json"
-    path.write_text(path.read_text().replace('"vocab_size": 512', '"vocab_size": 511'))
+    checkpoint = tmp_path / "global_step3"
+    other = {"type": "CharLevelTokenizer", "vocab_size": 511}
+    replace(Manifest.read(checkpoint), tokenizer=other).write(checkpoint)
     told = run_ranks(1, load_error, tmp_path, {}, KEYS)[0]
     assert "  vocab_size: 511 then, 512 now\n  give the tokenizer that it was trained with" in told
     allowed = KEYS | {"allow_tokenizer_mismatch": True}

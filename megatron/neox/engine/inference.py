@@ -98,8 +98,11 @@ def load_model(config: Config, grid: ProcessGrid, *, tokenizer: Tokenizer) -> In
     allowed = config.checkpoint.allow_tokenizer_mismatch
     check_fingerprint(checkpoint, tokenizer.fingerprint(), allow_mismatch=allowed)
     if not is_upstream(checkpoint):
-        found = Manifest.read(checkpoint).architecture
-        check_architecture(found, describe_architecture(config.model, padded_vocab_size), checkpoint)
+        manifest = Manifest.read(checkpoint)
+        wanted = describe_architecture(config.model, padded_vocab_size)
+        check_architecture(manifest.architecture, wanted, checkpoint)
+        if manifest.tensor_size != grid.tensor_size:
+            log.info("resharding: from tp %d to tp %d", manifest.tensor_size, grid.tensor_size)
     parallel = replace(grid.tensor_parallel(_dtype(config, grid)), sequence_parallel=False)
     plans = models.get(config.model.model)(
         config.model, padded_vocab_size=padded_vocab_size, parallel=parallel

@@ -51,7 +51,8 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Write manifest.json into the folder."""
-        write_whole(folder / NAME, json.dumps(asdict(self), indent=1, sort_keys=True) + "\n")
+        content = asdict(self)
+        write_whole(folder / NAME, _text({**content, "sha256": _digest(content)}))
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
@@ -62,9 +63,16 @@ class Manifest:
         """
         path = folder / NAME
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            text = path.read_text(encoding="utf-8")
+            content = json.loads(text)
             if content["format"] > FORMAT:
                 raise CheckpointError(f"{path} is of format {content['format']}, written by a newer version")
+            is_changed = "sha256" in content and text != _text(content)
+            digest = content.pop("sha256", None)  # of the rest
+            if is_changed or digest not in (None, _digest(content)):
+                raise CheckpointError(
+                    f"{path} is damaged (other content than was written); take another checkpoint"
+                )
             content["files"] = {name: FileRecord(**record) for name, record in content["files"].items()}
             return cls(**content)
         except FileNotFoundError:
@@ -83,6 +91,14 @@ class Manifest:
             problems = list(threads.map(lambda name: _damage_of(folder, name, self.files[name]), names))
         surplus = sorted(path.name for path in folder.glob("*.pt") if path.name not in self.files)
         return [*filter(None, problems), *(f"{name} was not written with it" for name in surplus)]
+
+
+def _text(content: dict[str, Any]) -> str:
+    return json.dumps(content, indent=1, sort_keys=True) + "\n"
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(_text(content).encode()).hexdigest()
 
 
 def sync_folder(folder: Path) -> None:

@@ -47,6 +47,17 @@ def test_a_damaged_manifest_is_named(tmp_path: Path, text: str) -> None:
         Manifest.read(tmp_path)
 
 
+def test_one_changed_bit_anywhere_in_a_manifest_is_damage(tmp_path: Path) -> None:
+    MANIFEST.write(tmp_path)
+    whole = (tmp_path / "manifest.json").read_bytes()
+    for place in range(len(whole)):
+        content = bytearray(whole)
+        content[place] ^= 1 << place % 8
+        (tmp_path / "manifest.json").write_bytes(content)
+        with pytest.raises(CheckpointError, match=r"manifest\.json is (damaged|of format)"):
+            Manifest.read(tmp_path)
+
+
 def test_a_newer_format_is_refused(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text(json.dumps({"format": 2, "files": {}}))
     with pytest.raises(CheckpointError, match="written by a newer version"):

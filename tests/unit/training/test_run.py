@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 import megatron.neox.models.gpt_neox  # noqa: F401
 from megatron.neox.config import Config
 from megatron.neox.errors import NeoXError
+from megatron.neox.layouts.manifest import Manifest
 from megatron.neox.plugins import load_plugins
 from megatron.neox.training.run import run
 from tests.forked_ranks import run_ranks
@@ -284,9 +286,8 @@ def test_another_padded_vocab_size_than_the_checkpoints_is_told(trained: Path, d
 def test_another_tokenizer_is_refused_unless_allowed(data: str, tmp_path: Path) -> None:
     folder = tmp_path / "global_step1"
     assert train(data, train_iters=1, save=str(tmp_path))[0] == 0
-    content = json.loads((folder / "manifest.json").read_text())
-    content["tokenizer"] = {"type": "GPT2BPETokenizer", "vocab_size": 512}
-    (folder / "manifest.json").write_text(json.dumps(content))
+    other = {"type": "GPT2BPETokenizer", "vocab_size": 512}
+    replace(Manifest.read(folder), tokenizer=other).write(folder)
     for keys in ({}, {"finetune": True}):
         code, error = train(data, load=str(tmp_path), train_iters=2, **keys)
         assert code == 2
