@@ -139,6 +139,7 @@ class UpstreamCheckpoint:
         for name, layout in layouts.items():
             parts = [shard[name] for shard in shards]
             stored = self.stored_layout(name, layout, parts)
+            _refuse_indivisible(self.path(number, 0), name, parts, stored, layout, size)
             if stored == layout and layout.dim is not None and len(parts) == size:
                 result[name] = parts[rank]
             else:
@@ -184,7 +185,7 @@ class UpstreamCheckpoint:
                 f"{self.path(0, rank)} holds no weights, and {self.folder} has no layer files; "
                 "give the folder of a whole checkpoint"
             )
-        return module
+        return {str(name): value for name, value in module.items()}
 
     def _as_ours(
         self, raw: dict[str, Tensor], layouts: Mapping[str, ShardLayout], path: Path
@@ -289,14 +290,43 @@ def _renamed(name: str) -> str:
     return name
 
 
+def _refuse_indivisible(
+    path: Path, name: str, parts: list[Tensor], stored: ShardLayout, layout: ShardLayout, size: int
+) -> None:
+    """Refuse a tensor that cannot be joined from its parts as `stored` says, or split among `size` ranks.
+
+    Raises:
+        CheckpointError: it is of another model than the layouts.
+    """
+    shape = parts[0].shape
+    fits = all(part.shape == shape for part in parts)
+    if layout.dim is not None and stored.dim is not None:
+        fits = (
+            fits
+            and max(layout.dim, stored.dim) < len(shape)
+            and shape[stored.dim] % sum(stored.sections) == 0
+        )
+        if fits:
+            length = shape[layout.dim] * (len(parts) if layout.dim == stored.dim else 1)
+            unit = length // sum(layout.sections)
+            fits = all(unit * section % size == 0 for section in layout.sections)
+    if not fits:
+        raise CheckpointError(
+            f"{path}: {name} is {tuple(shape)} on each of {len(parts)} ranks, which the config's model cannot divide "
+            f"among {size}; the checkpoint is of another architecture"
+        )
+
+
 def _ungrouped(fused: Tensor, sections: tuple[int, ...], num_writers: int) -> Tensor:
     """Rows of a rank's fused projection of grouped queries, from the order before 2024-11 to [q, k, v].
 
     [n (1 + 2 g / n) d, ...]: each query head is followed by its share of the keys' and of the values' rows.
     """
     num_heads, num_groups = sections[0] // num_writers, sections[1] // num_writers
-    head_size = fused.shape[0] // (num_heads + 2 * num_groups)
-    share = head_size * num_groups // num_heads
+    head_size, rest = divmod(fused.shape[0], num_heads + 2 * num_groups)
+    share, remainder = divmod(head_size * num_groups, num_heads)
+    if rest or remainder:
+        return fused  # of another model, whose shape will be refused
     heads = fused.unflatten(0, (num_heads, head_size + 2 * share))
     return torch.cat([part.flatten(0, 1) for part in heads.split((head_size, share, share), 1)])
 

@@ -17,7 +17,7 @@ from megatron.neox.config import ModelConfig
 from megatron.neox.errors import CheckpointError
 from megatron.neox.layouts.checkpoint import open_checkpoint
 from megatron.neox.layouts.stored import StoredModel
-from megatron.neox.layouts.upstream import check_upstream, embedding_rows, is_upstream
+from megatron.neox.layouts.upstream import UpstreamCheckpoint, check_upstream, embedding_rows, is_upstream
 from megatron.neox.models.plan import shard_layouts
 from tests.neox_2022 import Miniature, write_checkpoint_of_neox
 
@@ -168,6 +168,26 @@ def test_a_config_of_another_model_is_refused(tmp_path: Path, keys: dict[str, An
     lines = refusal(step, **keys).splitlines()
     assert lines[0] == f"{step} is not of the config's model"
     assert lines[1].startswith(f"  {told}")
+
+
+@pytest.mark.parametrize(
+    ("number", "name", "shape"),
+    [
+        (2, "mlp.dense_h_to_4h.weight", (127, 32)),
+        (2, "attention.query_key_value.weight", (97,)),
+        (0, "word_embeddings.weight", (33,)),
+    ],
+)
+@pytest.mark.parametrize("tensor_size", [1, 2])
+def test_shapes_that_cannot_be_divided_are_refused(
+    tmp_path: Path, tensor_size: int, number: int, name: str, shape: tuple[int, ...]
+) -> None:
+    step = written(tmp_path, replace(MINI, tensor_size=tensor_size))
+    change(step, number, tensor_size - 1, lambda state: state.update({name: torch.zeros(shape)}))
+    model = model_of(activation="swiglu", num_kv_heads=2)
+    layouts = shard_layouts(model)[number]
+    with pytest.raises(CheckpointError, match=f"{name} is .*; the checkpoint is of another architecture"):
+        UpstreamCheckpoint(step, sums_biases=False).read_shard(number, layouts, rank=1, size=2)
 
 
 def test_a_missing_head_is_told(tmp_path: Path) -> None:
