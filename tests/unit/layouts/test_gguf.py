@@ -210,14 +210,24 @@ def test_flipped_bits_in_the_header_are_named_or_harmless(whole: Path, tmp_path:
     num_refused = 0
     for _ in range(150):
         damaged = bytearray(data)
-        damaged[draw.randrange(1500)] ^= 1 << draw.randrange(8)
+        for _ in range(2):
+            damaged[draw.randrange(13000)] ^= 1 << draw.randrange(8)
         path.write_bytes(damaged)
-        try:
-            opened = gguf.open_file(path)
-            opened.read_layer(2)
-        except CheckpointError:
-            num_refused += 1
+        for use in (lambda: gguf.open_file(path).read_layer(2), lambda: gguf.tokenizer_settings(path)):
+            try:
+                use()
+            except (CheckpointError, VocabularyError):
+                num_refused += 1
     assert num_refused > 50
+
+
+def test_a_number_of_layers_that_no_file_holds_is_refused_at_once(whole: Path, tmp_path: Path) -> None:
+    data = whole.read_bytes()
+    key = b"gptneox.block_count"
+    start = data.index(key) + len(key) + 4  # type of the value
+    (tmp_path / "model.gguf").write_bytes(data[:start] + b"\xff\xff\xff\x7f" + data[start + 4 :])
+    with pytest.raises(CheckpointError, match="is to have 2147483647 layers and holds 28 tensors"):
+        gguf.open_file(tmp_path / "model.gguf")
 
 
 def test_an_absent_file_is_named(tmp_path: Path) -> None:

@@ -13,6 +13,9 @@ from torch import Tensor
 from megatron.neox.errors import CheckpointError
 from megatron.neox.layouts.inference_engines import import_package
 
+# What the package's reader raises on files that are not whole.
+_DAMAGE = (ValueError, LookupError, TypeError, ArithmeticError, MemoryError, RecursionError, OSError)
+
 _TORCH_TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
@@ -35,7 +38,7 @@ class GGUFFile:
         gguf = import_package("gguf")
         try:
             reader = _checked_reader(gguf)(path, "c")  # private pages: torch takes writable memory only
-        except (ValueError, KeyError, IndexError, TypeError, OverflowError, MemoryError, OSError) as error:
+        except _DAMAGE as error:
             raise CheckpointError(f"{path} is not a whole GGUF file ({error}); take a fresh copy") from error
         if reader.byte_order == "S":
             raise CheckpointError(
@@ -62,10 +65,19 @@ class GGUFFile:
         field = self.reader.get_field(key)
         if field is None:
             return None
-        value = field.contents()
+        value = self.contents(field)
         if not isinstance(value, kind):
             raise CheckpointError(f"{self.path}: {key} is {str(value)[:60]!r}, which is no value for it")
         return value
+
+    def contents(self, field: Any) -> Any:
+        """The value of one of the reader's fields."""
+        try:
+            return field.contents()
+        except UnicodeDecodeError as error:
+            raise CheckpointError(
+                f"{self.path}: {field.name} is no text ({error}); take a fresh copy"
+            ) from error
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of a tensor as torch counts it."""

@@ -78,7 +78,7 @@ def _refuse_unknown_keys(file: GGUFFile, architecture: str) -> None:
         head_size = name in ("attention.key_length", "attention.value_length")
         if prefix != architecture or name in _READ or head_size:
             continue
-        value = field.contents()
+        value = file.contents(field)
         if name not in _NEUTRAL or value != _NEUTRAL[name]:
             unknown.append(f"  {key}: {str(value)[:60]}")
     if unknown:
@@ -91,6 +91,11 @@ def _model(file: GGUFFile, architecture: str) -> ModelConfig:
     hidden = _size(file, architecture, "embedding_length")
     context = _size(file, architecture, "context_length")
     groups = int(file.number(f"{architecture}.attention.head_count_kv") or heads)
+    num_layers = _size(file, architecture, "block_count")
+    if num_layers > len(file.tensors):
+        raise CheckpointError(
+            f"{file.path} is to have {num_layers} layers and holds {len(file.tensors)} tensors"
+        )
     for part in ("key", "value"):
         if file.number(f"{architecture}.attention.{part}_length") not in (None, hidden // heads):
             raise CheckpointError(
@@ -98,7 +103,7 @@ def _model(file: GGUFFile, architecture: str) -> ModelConfig:
             )
     rows = file.shape("token_embd.weight")[0] if "token_embd.weight" in file.tensors else 1
     keys = {
-        "num_layers": _size(file, architecture, "block_count"),
+        "num_layers": num_layers,
         "hidden_size": hidden,
         "num_attention_heads": heads,
         "num_kv_heads": groups if groups != heads else None,
