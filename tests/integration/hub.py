@@ -66,7 +66,8 @@ def serve(hub: Hub) -> Iterator[Hub]:
                 if entry["key"] == "file":
                     value = entry["value"]
                     hub.pushed[value["path"]] = base64.b64decode(value["content"])
-            return self._json({"success": True, "commitOid": _COMMIT, "commitUrl": f"{hub.address}/me/polycoder/commit/{_COMMIT}"})
+            address = f"{hub.address}/me/polycoder/commit/{_COMMIT}"
+            return self._json({"success": True, "commitOid": _COMMIT, "commitUrl": address})
 
         def _folder(self, path: str) -> Path | None:
             return next((f for name, f in hub.models.items() if path.startswith(f"{name}/")), None)

@@ -16,6 +16,8 @@ from megatron.neox.models.plan import plain_model
 from megatron.neox.nn.parallel import TensorParallel
 
 ROWS = 50304
+NUM_BYTES = 512
+"""Rows of a miniature whose tokens are bytes, which is quicker to build."""
 
 
 def stored_miniature(
@@ -41,6 +43,8 @@ def stored_miniature(
     tokenizer = TokenizerConfig(
         vocab_file=str(polycoder / "code-vocab.json"), merge_file=str(polycoder / "code-merges.txt")
     )
+    if rows == NUM_BYTES:
+        tokenizer = TokenizerConfig(tokenizer_type="CharLevelTokenizer")
     return StoredModel("miniature", polycoder, model, tokenizer, read_layer, step)
 
 

@@ -238,6 +238,8 @@ def changed(folder: Path, **keys: Any) -> Path:
         ("llama", {"head_dim": 8}, "head_dim is 8"),
         ("llama", {"hidden_act": "mish"}, 'hidden_act is "mish"'),
         ("llama", {"num_attention_heads": 3, "head_dim": None}, "hidden_size 64 cannot be divided"),
+        ("llama", {"model_type": ["llama"]}, "model_type .* is not supported"),
+        ("llama", {"num_hidden_layers": 10**30}, "wrong kind"),
         ("llama", {"model_type": "qwen2"}, "model_type 'qwen2' is not supported; these are: gpt_neox, gpt2, llama"),
         ("llama", {"auto_map": {"AutoModel": "x.y"}}, "code of its own"),
         ("llama", {"quantization_config": {"bits": 4}}, "quantised weights"),

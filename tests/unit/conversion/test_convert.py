@@ -13,13 +13,16 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from megatron.neox.config import Config, TokenizerConfig
+from megatron.neox.conversion import convert as job
 from megatron.neox.conversion.convert import Conversion, convert
-from megatron.neox.conversion.inputs import open_input
+from megatron.neox.conversion.inputs import Opened, open_input
 from megatron.neox.errors import CheckpointError, InputError, OutputError, UserError, VocabularyError
 from megatron.neox.layouts.checkpoint import write_checkpoint
+from megatron.neox.layouts.huggingface.tokenizer import find_tokenizer
 from megatron.neox.layouts.stored import StoredModel
 from megatron.neox.plugins import load_plugins
-from tests.integration.miniature import stored_miniature, write_miniature
+from megatron.neox.tokenizers import build_tokenizer
+from tests.integration.miniature import NUM_BYTES, stored_miniature, write_miniature
 from tests.neox_2022 import Miniature, unpack_tar
 from tests.unit.tokenizers.test_export import ODD_TEXTS
 
@@ -91,27 +94,27 @@ def test_a_model_without_padding_or_tokenizer_is_said(polycoder: Path, tmp_path:
         run(tmp_path / "hf", tmp_path / "x.gguf", "gguf")
 
 
-def test_the_published_form_of_gelu_is_an_option(polycoder: Path, tmp_path: Path) -> None:
-    ours = write_miniature(polycoder, tmp_path / "ours")
+def test_the_published_form_of_gelu_is_an_option(tmp_path: Path) -> None:
+    ours = write_miniature(tmp_path, tmp_path / "ours", rows=NUM_BYTES)
     run(ours, tmp_path / "hf", "hf", gelu="erf")
     assert json.loads((tmp_path / "hf/config.json").read_text())["hidden_act"] == "gelu"
     run(tmp_path / "hf", tmp_path / "back", "neox", gelu="tanh")
     assert "bias_gelu_fusion: true" in (tmp_path / "back/global_step0/configs/config.yml").read_text()
-    silu = write_miniature(polycoder, tmp_path / "silu", activation="silu")
+    silu = write_miniature(tmp_path, tmp_path / "silu", rows=NUM_BYTES, activation="silu")
     with pytest.raises(UserError, match="the activation is silu, which has no two forms"):
         run(silu, tmp_path / "x", "hf", gelu="erf")
 
 
-def test_legacy_rotary_tables_are_explained_and_not_refused(polycoder: Path, tmp_path: Path) -> None:
-    ours = write_miniature(polycoder, tmp_path / "ours", rotary_table="fp16_legacy")
+def test_legacy_rotary_tables_are_explained_and_not_refused(tmp_path: Path) -> None:
+    ours = write_miniature(tmp_path, tmp_path / "ours", rows=NUM_BYTES, rotary_table="fp16_legacy")
     said = run(ours, tmp_path / "hf", "hf")
     assert said[1].startswith("check against transformers: largest difference ")
     assert "rotary_table is fp16_legacy, and transformers knows fp32 angles alone" in said[2]
     assert "fp16_legacy" in (tmp_path / "hf/README.md").read_text()
 
 
-def test_rounded_weights_are_explained_and_not_refused(polycoder: Path, tmp_path: Path) -> None:
-    ours = write_miniature(polycoder, tmp_path / "ours")
+def test_rounded_weights_are_explained_and_not_refused(tmp_path: Path) -> None:
+    ours = write_miniature(tmp_path, tmp_path / "ours", rows=NUM_BYTES)
     said = run(ours, tmp_path / "hf", "hf", dtype="bf16")
     assert said[2] == "note: the weights were rounded from float32 to bfloat16"
     assert weights(tmp_path / "hf", tmp_path / "w")["0.word_embeddings.weight"].dtype == torch.bfloat16
@@ -119,16 +122,12 @@ def test_rounded_weights_are_explained_and_not_refused(polycoder: Path, tmp_path
     assert len(run(tmp_path / "hf", tmp_path / "wide", "hf", dtype="fp32")) == 3
 
 
-def test_a_difference_in_the_logits_leaves_nothing(polycoder: Path, tmp_path: Path) -> None:
+def test_a_difference_in_the_logits_leaves_nothing(tmp_path: Path) -> None:
     """A disk that gives other bits each time it is read: what is written is not what is compared."""
-    whole, reads = stored_miniature(polycoder), iter(range(1000))
+    whole, reads = stored_miniature(tmp_path, rows=NUM_BYTES), iter(range(1000))
 
     def read_layer(number: int) -> dict[str, Tensor]:
         return {name: tensor + 1e-3 * next(reads) for name, tensor in whole.read_layer(number).items()}
-
-    from megatron.neox.conversion import convert as job
-    from megatron.neox.conversion.inputs import Opened
-    from megatron.neox.tokenizers import build_tokenizer
 
     assert whole.tokenizer is not None
     stored = StoredModel("failing disk", tmp_path, whole.model, whole.tokenizer, read_layer)
@@ -138,8 +137,8 @@ def test_a_difference_in_the_logits_leaves_nothing(polycoder: Path, tmp_path: Pa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_architecture_that_transformers_lacks_is_refused(polycoder: Path, tmp_path: Path) -> None:
-    ours = write_miniature(polycoder, tmp_path / "ours", pos_emb="alibi", norm="scalenorm")
+def test_an_architecture_that_transformers_lacks_is_refused(tmp_path: Path) -> None:
+    ours = write_miniature(tmp_path, tmp_path / "ours", rows=NUM_BYTES, pos_emb="alibi", norm="scalenorm")
     with pytest.raises(
         CheckpointError, match=r"(?s)as gpt_neox: pos_emb is alibi, not rotary; .*norm is scalenorm"
     ):
@@ -271,10 +270,25 @@ def test_a_models_plugins_go_with_it(polycoder: Path, tmp_path: Path) -> None:
         run(tmp_path / "ours", tmp_path / "hf", "hf")
 
 
-def test_where_fp32_cannot_tell_fp64_does(polycoder: Path, tmp_path: Path) -> None:
+def test_where_fp32_cannot_tell_fp64_does(tmp_path: Path) -> None:
     """Large weights make a little rounding much: equal functions differ by more than the tolerance in fp32."""
-    ours = write_miniature(polycoder, tmp_path / "ours", scale=3.0)
+    ours = write_miniature(tmp_path, tmp_path / "ours", rows=NUM_BYTES, scale=3.0)
     said = run(ours, tmp_path / "hf", "hf")
     assert "; in fp64 it is " in said[1]
     assert said[1].endswith(", so it is rounding")
     assert said[2].startswith("wrote ")
+
+
+@pytest.mark.parametrize("damage", ["", "{}", '{"model": 3}', '{"model": {"vocab": {}}}', "[1]"])
+def test_a_damaged_tokenizer_is_told_of_and_not_replaced(
+    polycoder: Path, tmp_path: Path, damage: str
+) -> None:
+    """vocab.json and merges.txt beside it do not stand in for it: their ids may be others."""
+    (tmp_path / "tokenizer.json").write_text(damage)
+    (tmp_path / "vocab.json").write_bytes((polycoder / "code-vocab.json").read_bytes())
+    (tmp_path / "merges.txt").write_bytes((polycoder / "code-merges.txt").read_bytes())
+    section = find_tokenizer(tmp_path)
+    assert section is not None
+    assert section.tokenizer_type == "HFTokenizer"
+    with pytest.raises(VocabularyError, match=r"tokenizer\.json"):
+        build_tokenizer(section)

@@ -74,7 +74,7 @@ def _family_of(settings: Settings) -> Family:
     name = settings.content.get("model_type")
     known = {model_type: family for family in FAMILIES for model_type in family.model_types}
     problems = []
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         problems.append(f"model_type {name!r} is not supported; these are: {', '.join(known)}")
     if settings.content.get("auto_map"):
         problems.append(
@@ -97,7 +97,7 @@ def _model_of(settings: Settings, family: Family) -> ModelConfig:
     except ValidationError as error:
         for fault in error.errors(include_url=False):
             settings.problems.append(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}")
-    except (TypeError, ValueError, ZeroDivisionError, AttributeError) as error:
+    except (TypeError, ValueError, ArithmeticError, AttributeError) as error:
         settings.problems.append(f"a value is of the wrong kind ({error})")
     if settings.problems:
         raise CheckpointError("\n".join(f"{settings.path}: {problem}" for problem in settings.problems))

@@ -19,21 +19,23 @@ def find_tokenizer(folder: Path) -> TokenizerConfig | None:
     """
     path = folder / "tokenizer.json"
     two = folder / "vocab.json", folder / "merges.txt"
-    content = _read(path)
-    if content is not None and _is_bytes(content):
-        return TokenizerConfig(tokenizer_type="CharLevelTokenizer")
-    if all(file.is_file() for file in two) and (content is None or _agree(content, *two)):
-        return TokenizerConfig(
-            tokenizer_type="GPT2BPETokenizer", vocab_file=str(two[0]), merge_file=str(two[1])
-        )
-    return None if content is None else TokenizerConfig(tokenizer_type="HFTokenizer", vocab_file=str(path))
+    has_two = all(file.is_file() for file in two)
+    gpt2 = TokenizerConfig(tokenizer_type="GPT2BPETokenizer", vocab_file=str(two[0]), merge_file=str(two[1]))
+    if not path.is_file():
+        return gpt2 if has_two else None
+    try:
+        content = _read(path)
+        if _is_bytes(content):
+            return TokenizerConfig(tokenizer_type="CharLevelTokenizer")
+        if has_two and _agree(content, *two):
+            return gpt2
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        pass  # a damaged file, which whoever builds the tokenizer is told of
+    return TokenizerConfig(tokenizer_type="HFTokenizer", vocab_file=str(path))
 
 
 def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _is_bytes(content: Any) -> bool:
