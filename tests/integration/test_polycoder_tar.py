@@ -74,11 +74,12 @@ def test_the_readme_s_command_generates(checkout: Path) -> None:
 
 
 def test_a_typed_prompt_keeps_its_newlines_and_its_last_spaces(checkout: Path) -> None:
-    """Under a local_setup.yml with the paths of the Docker image besides."""
+    """Under a local_setup.yml with the Docker image's paths, and with keys of the fork's code_ppl.yml besides."""
     folder = checkout / "checkpoints" / "configs"
     text = (folder / "local_setup.yml").read_text()
     text = text.replace('"data/', '"/gpt-neox/data/').replace('"checkpoints"', '"/gpt-neox/checkpoints"')
-    (folder / "docker_setup.yml").write_text(text)
+    launch = '"include": "localhost:9",\n  "master_port": 28000,\n  "output_layer_parallelism": "row",\n  "use_wandb"'
+    (folder / "docker_setup.yml").write_text(text.replace('"use_wandb"', launch))
     command = GENERATE.replace("local_setup", "docker_setup")
     typed = f"{RETURN1}\n{RETURN1.rstrip()}\n"
     done = run(checkout, f"{command} --set temperature=0 --set maximum_tokens=8", typed=typed)
