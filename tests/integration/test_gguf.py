@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import inspect
 import json
 import logging
 import textwrap
@@ -11,11 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import Tokenizer as Tokenizers
+from tokenizers import pre_tokenizers
+from tokenizers.models import BPE
+from tokenizers.trainers import BpeTrainer
 
 from megatron.neox.conversion.quantization_check import check_quantization
 from megatron.neox.layouts import gguf
 from megatron.neox.layouts.stored import StoredModel
-from megatron.neox.tokenizers import CharLevelTokenizer, GPT2BPETokenizer, Tokenizer
+from megatron.neox.tokenizers import CharLevelTokenizer, GPT2BPETokenizer, HFTokenizer, Tokenizer
 from tests.engine_models import (
     ARCHITECTURES,
     TrainedModel,
@@ -153,6 +159,8 @@ def test_llama_cpp_reads_polycoders_vocabulary_as_neox_did(polycoder: Path, tmp_
     gguf.write_file(random_model(padded_vocab_size=50304), tmp_path / "model.gguf", tokenizer=tokenizer)
     engine = LlamaCpp(tmp_path / "model.gguf")
     assert engine.tokens(CODE) == tokenizer.encode(CODE)
+    module = inspect.getsource(argparse)
+    assert engine.tokens(module) == tokenizer.encode(module)
     assert engine.tokens("a<|endoftext|>b") == tokenizer.encode("a<|endoftext|>b")
     # The vocabulary has no token for CR: GPT-NeoX has id 0, llama.cpp drops it.
     assert tokenizer.encode("x\r\ny") == [90, 0, 188, 91]
@@ -163,3 +171,20 @@ def test_llama_cpp_reads_bytes_as_tokens(tmp_path: Path) -> None:
     tokenizer: Tokenizer = CharLevelTokenizer()
     gguf.write_file(random_model(padded_vocab_size=512), tmp_path / "model.gguf", tokenizer=tokenizer)
     assert LlamaCpp(tmp_path / "model.gguf").tokens(CODE) == tokenizer.encode(CODE)
+
+
+def test_llama_cpp_splits_single_digits_as_starcoder(tmp_path: Path) -> None:
+    engine = Tokenizers(BPE())
+    splits = [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    engine.pre_tokenizer = pre_tokenizers.Sequence(splits)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = BpeTrainer(
+        vocab_size=600, special_tokens=["<|endoftext|>"], initial_alphabet=alphabet, show_progress=False
+    )
+    module = inspect.getsource(argparse)
+    engine.train_from_iterator([module, "1234 567 " * 99], trainer)
+    engine.save(str(tmp_path / "tokenizer.json"))
+    tokenizer = HFTokenizer(vocab_file=str(tmp_path / "tokenizer.json"))
+    gguf.write_file(random_model(), tmp_path / "model.gguf", tokenizer=tokenizer)
+    text = module + CODE + " 1234 567x89 ٣٤ ½\n"
+    assert LlamaCpp(tmp_path / "model.gguf").tokens(text) == tokenizer.encode(text)
