@@ -12,6 +12,7 @@ from megatron.neox.conversion.check import Check
 from megatron.neox.conversion.inputs import Opened
 from megatron.neox.files import write_whole
 from megatron.neox.tokenizers import GPT2BPETokenizer, Tokenizer
+from megatron.neox.tokenizers.export import first_token, tokenizer_json
 
 _HEAD = """---
 library_name: transformers
@@ -168,6 +169,11 @@ def _vocabulary(model: ModelConfig, tokenizer: Tokenizer | None) -> str:
         "\n## Vocabulary\n\nLoad the tokenizer with `AutoTokenizer`: it gives the ids of training for any text. "
         "A special token that is written out in a text is read as plain text.\n"
     ]
+    if first_token(tokenizer_json(tokenizer)) is not None:
+        parts.append(
+            "\nIts tokenizer.json asks for a token before each text. transformers adds it, training here does not: "
+            "`add_special_tokens=False` leaves it out.\n"
+        )
     if rows > tokenizer.vocab_size:
         parts.append(
             f"\nRows {tokenizer.vocab_size} to {rows - 1} of the embedding are padding and stand for no text; "

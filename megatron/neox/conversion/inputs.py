@@ -12,7 +12,7 @@ from megatron.neox.config import TokenizerConfig
 from megatron.neox.config.load import load_config
 from megatron.neox.conversion import hub
 from megatron.neox.engine.vocabulary import check_fingerprint, refuse_larger
-from megatron.neox.errors import InputError, VocabularyError
+from megatron.neox.errors import InputError, VocabularyError, did_you_mean
 from megatron.neox.files import write_whole
 from megatron.neox.layouts import gguf, huggingface, neox
 from megatron.neox.layouts.checkpoint import open_checkpoint
@@ -82,6 +82,7 @@ def open_input(
     else:
         raise InputError(
             f"{name} is neither a file nor a folder, nor a name like owner/model on the Hugging Face hub"
+            f"{did_you_mean(name, hub.POLYCODER)}"
         )
     opened = _checked(name, stored)
     return replace(opened, notes=[*notes, *opened.notes])

@@ -65,11 +65,12 @@ def tokenizer_config(tokenizer: Tokenizer, *, max_length: int) -> dict[str, Any]
     """
     content = tokenizer_json(tokenizer)
     eod = _piece(content, tokenizer.eod)
+    first = first_token(content)
     unknown = content["model"].get("unk_token")
     return {
         # The class that runs tokenizer.json as it stands, in transformers 4 and 5.
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": eod,
+        "bos_token": eod if first is None else _piece(content, first),
         "eos_token": eod,
         **({"unk_token": eod} if unknown == eod else {}),
         "split_special_tokens": True,
@@ -77,6 +78,16 @@ def tokenizer_config(tokenizer: Tokenizer, *, max_length: int) -> dict[str, Any]
         "clean_up_tokenization_spaces": False,
         "model_max_length": max_length,
     }
+
+
+def first_token(content: Mapping[str, Any]) -> int | None:
+    """Id that transformers puts before a text where a tokenizer.json asks for it; this toolkit puts none."""
+    step = content.get("post_processor") or {}
+    for part in (step, *step.get("processors", [])):
+        template = part.get("single") or [{}]
+        if part.get("type") == "TemplateProcessing" and "SpecialToken" in template[0]:
+            return part["special_tokens"][template[0]["SpecialToken"]["id"]]["ids"][0]
+    return None
 
 
 def write_tokenizer(tokenizer: Tokenizer, folder: Path, *, max_length: int) -> list[Path]:

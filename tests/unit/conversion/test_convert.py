@@ -242,6 +242,8 @@ def test_inputs_that_are_nothing(tmp_path: Path) -> None:
     output = tmp_path / "out"
     with pytest.raises(InputError, match="is neither a file nor a folder, nor a name"):
         run(tmp_path / "a" / "b" / "c", output, "hf")
+    with pytest.raises(InputError, match=r"did you mean NinedayWang/PolyCoder-0\.4B\?"):
+        run("PolyCoder-0.4B", output, "hf")
     with pytest.raises(InputError, match="neither a folder of checkpoints"):
         run(tmp_path / "empty", output, "hf")
     with pytest.raises(InputError, match="is no GGUF file"):

@@ -11,10 +11,11 @@ import transformers
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as Engine
+from tokenizers.processors import TemplateProcessing
 
 from megatron.neox.errors import VocabularyError
 from megatron.neox.tokenizers import CharLevelTokenizer, GPT2BPETokenizer, HFTokenizer
-from megatron.neox.tokenizers.export import TOKENIZER_FILES, tokenizer_json, write_tokenizer
+from megatron.neox.tokenizers.export import TOKENIZER_FILES, first_token, tokenizer_json, write_tokenizer
 from megatron.neox.tokenizers.train import train_vocabulary, write_vocabulary
 from tests.unit.tokenizers.test_gpt2_bpe import GOLDEN_IDS, GOLDEN_TEXT, load
 
@@ -115,3 +116,20 @@ def test_an_own_vocabulary_survives(tmp_path: Path) -> None:
 def test_another_kind_of_tokenizer_is_refused_by_name() -> None:
     with pytest.raises(VocabularyError, match="a str cannot be written"):
         tokenizer_json("ab")  # pyright: ignore[reportArgumentType]
+
+
+def test_a_first_token_that_a_file_asks_for_stays_its_own(tmp_path: Path) -> None:
+    """As in Llama's tokenizer.json: transformers puts <s> before a text, unless told not to."""
+    engine = train_vocabulary(["def f(x):\n    return x\n" * 5], vocab_size=280)
+    engine.add_special_tokens(["<s>"])
+    first = engine.token_to_id("<s>")
+    engine.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", first)])
+    write_vocabulary(engine, tmp_path)
+    ours = HFTokenizer(vocab_file=str(tmp_path / "tokenizer.json"))
+    assert first_token(tokenizer_json(ours)) == first
+    (tmp_path / "out").mkdir()
+    write_tokenizer(ours, tmp_path / "out", max_length=64)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert (theirs.bos_token_id, theirs.eos_token_id) == (first, ours.eod)
+    assert theirs.encode("def f") == [first, *ours.encode("def f")]
+    assert theirs.encode("def f", add_special_tokens=False) == ours.encode("def f")

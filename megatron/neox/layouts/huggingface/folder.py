@@ -27,7 +27,7 @@ from megatron.neox.layouts.huggingface.tokenizer import find_tokenizer
 from megatron.neox.layouts.huggingface.weights import WeightFiles
 from megatron.neox.layouts.stored import StoredModel
 from megatron.neox.tokenizers import Tokenizer
-from megatron.neox.tokenizers.export import tokenizer_json, write_tokenizer
+from megatron.neox.tokenizers.export import first_token, tokenizer_json, write_tokenizer
 
 FAMILIES = (GPT_NEOX, GPT2, LLAMA)
 SHARD_BYTES = 2 * 10**9
@@ -202,6 +202,7 @@ def _settings(
     model_type = family.model_type(model)
     name = str(dtype).removeprefix("torch.")
     eod = None if tokenizer is None else tokenizer.eod
+    first = None if tokenizer is None else first_token(tokenizer_json(tokenizer))
     return {
         "architectures": [family.architecture[model_type]],
         "model_type": model_type,
@@ -209,7 +210,7 @@ def _settings(
         "vocab_size": model.padded_vocab_size,
         "tie_word_embeddings": model.tie_weights,
         "initializer_range": model.init_method_std,
-        "bos_token_id": eod,
+        "bos_token_id": eod if first is None else first,
         "eos_token_id": eod,
         "use_cache": True,
         "torch_dtype": name,  # the key of transformers 4
@@ -223,9 +224,10 @@ def _generation(model: ModelConfig, tokenizer: Tokenizer) -> dict[str, Any]:
     vocabulary = content["model"]["vocab"]
     known = set(range(len(vocabulary))) if isinstance(vocabulary, list) else set(vocabulary.values())
     known |= {token["id"] for token in content["added_tokens"]}
+    first = first_token(content)
     padding = [number for number in range(model.padded_vocab_size or 0) if number not in known]
     return {
-        "bos_token_id": tokenizer.eod,
+        "bos_token_id": tokenizer.eod if first is None else first,
         "eos_token_id": tokenizer.eod,
         "pad_token_id": tokenizer.eod,
         **({"suppress_tokens": padding} if padding else {}),
