@@ -341,12 +341,9 @@ def _save_as_2022(state: Mapping[str, Any], path: Path) -> None:
 # --- configs ------------------------------------------------------------------------------------------------
 
 LOCAL_SETUP = """\
-# Suggested data paths when using GPT-NeoX locally
+# Where a 2022 user's files lay.
 {
   "data-path": "data/code/code_text_document",
-
-  # or for weighted datasets:
-  # "train-data-paths": ["data/enron/enron_text_document"],
 
   "vocab-file": "data/code-vocab.json",
   "merge-file": "data/code-merges.txt",
@@ -364,9 +361,8 @@ LOCAL_SETUP = """\
 """
 
 TEXT_GENERATION = """\
-# Parameters used for text generation
+# How to sample.
 {
-  # Text gen type: `input-file`, `unconditional` or `interactive`
   "text-gen-type": "interactive",
 
   "maximum_tokens": 256,
@@ -385,13 +381,13 @@ TEXT_GENERATION = """\
 def model_config(mini: Miniature) -> str:
     """2-7B.yml (medium.yml, small.yml) with the miniature's sizes; PolyCoder's is of pipe-parallel-size 1."""
     return f"""\
-# GPT-2 pretraining setup
+# A released size, scaled down.
 {{
-   # parallelism settings ( you will want to change these based on your cluster setup )
+   # the grid
    "pipe-parallel-size": {0 if mini.is_sequential else 1},
    "model-parallel-size": {mini.tensor_size},
 
-   # model settings
+   # the model
    "num-layers": {mini.num_layers},
    "hidden-size": {mini.hidden_size},
    "num-attention-heads": {mini.num_heads},
@@ -401,11 +397,11 @@ def model_config(mini: Miniature) -> str:
    "pos-emb": "rotary",
    "no-weight-tying": true,
 
-   # these should provide some speedup but takes a while to build, set to true if desired
+   # kernels
    "scaled-upper-triang-masked-softmax-fusion": true,
    "bias-gelu-fusion": true,
 
-   # optimizer settings
+   # the optimizer
    "zero_allow_untested_optimizer": true,
    "optimizer": {{
      "type": "adam",
@@ -426,25 +422,25 @@ def model_config(mini: Miniature) -> str:
     "cpu_offload": False
   }},
 
-   # batch / data settings
+   # batches and data
    "train_micro_batch_size_per_gpu": 8,
    "gradient_accumulation_steps": 4,
    "data-impl": "mmap",
    "split": "989,10,1",
 
-   # activation checkpointing
+   # recomputation
    "checkpoint-activations": true,
    "checkpoint-num-layers": 1,
    "partition-activations": true,
    "synchronize-each-layer": true,
 
-   # regularization
+   # dropout and decay
    "gradient_clipping": 1.0,
    "weight-decay": 0,
    "hidden-dropout": 0,
    "attention-dropout": 0,
 
-   # precision settings
+   # number format
    "fp16": {{
      "fp16": true,
      "enabled": true,
@@ -455,7 +451,7 @@ def model_config(mini: Miniature) -> str:
      "min_loss_scale": 1
    }},
 
-   # misc. training settings
+   # the run
    "train-iters": 160000,
    "lr-decay-iters": 160000,
    "distributed-backend": "nccl",
@@ -465,7 +461,7 @@ def model_config(mini: Miniature) -> str:
    "eval-interval": 1000,
    "eval-iters": 10,
 
-   # logging
+   # what is told
    "log-interval": 100,
    "steps_per_print": 10,
    "keep-last-n-checkpoints": 1,
