@@ -89,4 +89,4 @@ def test_a_typed_prompt_keeps_its_newlines_and_its_last_spaces(checkout: Path) -
     assert whole != stripped
     assert f"Generated Text: {whole}\n" in done.stdout
     assert f"Generated Text: {stripped}\n" in done.stdout
-    assert "docker_setup.yml:12: load /gpt-neox/checkpoints is read as checkpoints" in done.stderr
+    assert "docker_setup.yml:9: load /gpt-neox/checkpoints is read as checkpoints" in done.stderr
