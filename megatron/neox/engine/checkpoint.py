@@ -32,6 +32,7 @@ import yaml
 from torch import Tensor, distributed, nn
 
 from megatron.neox.engine.build import TrainingEngine
+from megatron.neox.engine.completeness import all_differences, refuse_other_layers
 from megatron.neox.engine.partitions import Partitions
 from megatron.neox.engine.weights import layouts_of, owner_number, read_weights
 from megatron.neox.errors import CheckpointError, ResourceError
@@ -45,7 +46,6 @@ from megatron.neox.layouts.checkpoint_folder import (
     temporary_folder,
 )
 from megatron.neox.layouts.manifest import NAME, FileRecord, Manifest
-from megatron.neox.layouts.upstream import check_upstream
 from megatron.neox.models.plan import LayerPlan
 from megatron.neox.plugins import ENTRY_POINT_GROUP
 
@@ -143,7 +143,7 @@ def load_checkpoint(engine: TrainingEngine, checkpoint: Path, *, weights_only: b
             "used; give finetune: true to begin at step 0 with them"
         )
     else:
-        check_upstream(checkpoint, engine.config.model)
+        refuse_other_layers(checkpoint, engine.config.model, engine.plans, size=engine.grid.tensor_size)
     with_state = not weights_only
     if with_state:
         _check_optimizer(engine, manifest, checkpoint)
@@ -154,8 +154,11 @@ def load_checkpoint(engine: TrainingEngine, checkpoint: Path, *, weights_only: b
         if names or manifest.optimizer["numbers"]:
             partitions.create_state(names, manifest.optimizer["numbers"])
         _restore_loss_scaler(engine, manifest.loss_scaler)
-    for plan, layer in engine.local_layers():
-        _load_layer(engine, partitions, plan, layer, checkpoint, names=names, with_state=with_state)
+    try:
+        for plan, layer in engine.local_layers():
+            _load_layer(engine, partitions, plan, layer, checkpoint, names=names, with_state=with_state)
+    except CheckpointError as first:
+        raise all_differences(checkpoint, engine.plans, size=engine.grid.tensor_size) or first from None
     partitions.refresh_weights()
     if manifest is None:
         return {}

@@ -54,7 +54,10 @@ def all_differences(checkpoint: Path, plans: Sequence[LayerPlan], *, size: int) 
         An error to raise; none where all are there.
     """
     owned, found = _owned(plans), _stored_layers(checkpoint)
-    lines = [f"layer {number} is missing" for number in sorted(owned.keys() - found)]
+    lines = [
+        f"layer {number} is missing, which belongs in {_first_file(checkpoint, number).name}"
+        for number in sorted(owned.keys() - found)
+    ]
     surplus = sorted(found - {plan.number for plan in plans})
     lines += [f"layer {number} is there, and not in the model" for number in surplus]
     for number in sorted(owned.keys() & found):
@@ -80,6 +83,12 @@ def _stored_layers(checkpoint: Path) -> set[int]:
     if is_upstream(checkpoint):
         return set(UpstreamCheckpoint(checkpoint, sums_biases=False).layer_numbers())
     return set(neox.layer_numbers(checkpoint))
+
+
+def _first_file(checkpoint: Path, number: int) -> Path:
+    if is_upstream(checkpoint):
+        return UpstreamCheckpoint(checkpoint, sums_biases=False).path(number, 0)
+    return checkpoint / neox.weights_file(number, 0)
 
 
 def _owned(plans: Sequence[LayerPlan]) -> dict[int, LayerPlan]:

@@ -35,7 +35,7 @@ def load_error(folder: Path, keys: dict[str, Any]) -> str:
     with ProcessGrid.build(config.parallelism) as process_grid:
         engine = engine_on(process_grid, config)
         try:
-            load_checkpoint(engine, folder / "global_step1", weights_only=False)
+            load_checkpoint(engine, folder / "global_step1", weights_only=config.checkpoint.finetune)
         except CheckpointError as error:
             return str(error)
         return ""
@@ -159,6 +159,24 @@ def test_a_folder_of_gpt_neox_can_be_finetuned_but_not_resumed(saved: Path) -> N
     (saved / "global_step1" / "manifest.json").unlink()
     assert "give finetune: true" in run_ranks(1, load_error, saved, {})[0]
     assert run_ranks(1, finetuned_step, saved, {"finetune": True}) == [0]
+
+
+def test_everything_that_a_folder_of_gpt_neox_lacks_is_told_before_finetuning(saved: Path) -> None:
+    checkpoint = saved / "global_step1"
+    (checkpoint / "manifest.json").unlink()
+    for layer, name in (
+        (LAYER_FILES[1], "mlp.dense_h_to_4h.bias"),
+        (LAYER_FILES[3], "attention.dense.weight"),
+    ):
+        path = checkpoint / f"{layer}-model_states.pt"
+        weights = torch.load(path, weights_only=True)
+        del weights[name]
+        torch.save(weights, path)
+    found = run_ranks(1, load_error, saved, {"finetune": True, "no_load_optim": True})[0]
+    assert "layer 2: mlp.dense_h_to_4h.bias is missing" in found
+    assert "layer 4: attention.dense.weight is missing" in found
+    (checkpoint / f"{LAYER_FILES[1]}-model_states.pt").unlink()
+    assert "layer 2 is missing" in run_ranks(1, load_error, saved, {"finetune": True})[0]
 
 
 def save_where_nothing_can_be_written(folder: Path, grid: dict[str, int]) -> str:
