@@ -42,7 +42,7 @@ _SCALED = """
 ## Attention
 
 The scores of layer n are divided by n (`scale_attn_by_inverse_layer_idx`). Releases of transformers before 5 do so in
-their plain attention alone: load the model with `attn_implementation="eager"` there, or it computes something else.
+their plain attention alone, which config.json has them choose: ask for no other `attn_implementation` there.
 """
 
 _CAVEATS = """

@@ -76,6 +76,9 @@ def _write(model: ModelConfig) -> dict[str, Any]:
         "attn_pdrop": model.attention_dropout,
         "resid_pdrop": model.hidden_dropout,
         "embd_pdrop": model.hidden_dropout,
+        # transformers 4 honours the scaling in its plain attention alone, and would choose another one (4.57.6:
+        # logits off by 0.5). It reads its own choice from here; transformers 5 needs it not, and passes it over.
+        **({"_attn_implementation_internal": "eager"} if model.scale_attn_by_inverse_layer_idx else {}),
     }
 
 
