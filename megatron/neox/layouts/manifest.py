@@ -77,6 +77,10 @@ class Manifest:
             return cls(**content)
         except FileNotFoundError:
             raise CheckpointError(f"{path} is missing; the checkpoint is not whole") from None
+        except OSError as error:
+            raise CheckpointError(
+                f"{path} cannot be read ({error.strerror}); take another checkpoint"
+            ) from error
         except (ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{path} is damaged ({error}); take another checkpoint") from error
 
@@ -117,7 +121,9 @@ def _damage_of(folder: Path, name: str, record: FileRecord) -> str | None:
     size = path.stat().st_size
     if size != record.size:
         return f"{name} has {size} bytes instead of {record.size}"
-    with path.open("rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != record.sha256:
-            return f"{name} has other content than was written"
-    return None
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:  # a failing disk
+        return f"{name} cannot be read ({error.strerror})"
+    return None if found == record.sha256 else f"{name} has other content than was written"

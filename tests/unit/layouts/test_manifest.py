@@ -40,6 +40,14 @@ def test_damage_is_told_file_by_file(tmp_path: Path) -> None:
     assert MANIFEST.damage(tmp_path) == []
 
 
+def test_a_disk_that_fails_is_damage(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("/proc/self/mem")  # reading its first page is an input/output error
+    assert MANIFEST.damage(tmp_path) == ["a cannot be read (Input/output error)"]
+    (tmp_path / "manifest.json").symlink_to("/proc/self/mem")
+    with pytest.raises(CheckpointError, match=r"manifest\.json cannot be read \(Input/output error\)"):
+        Manifest.read(tmp_path)
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"format": 1, "files": {}, "more": 1}'])
 def test_a_damaged_manifest_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "manifest.json").write_text(text)
