@@ -123,7 +123,7 @@ def _open_gguf(path: Path, workspace: Path) -> tuple[StoredModel, list[str]]:
 
 
 def _open_checkpoint(name: str, path: Path, configs: Sequence[Path], iteration: int | None) -> Opened:
-    step = find_checkpoint(path, iteration=iteration, strict=True)
+    step = find_checkpoint(path, iteration=iteration, strict=True, weights_only=True)
     assert step is not None
     files = list(configs) or _configs_of(step, path)
     loaded = load_config(files)
