@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import os
@@ -26,6 +27,7 @@ from megatron.neox.evaluation.run import run as evaluate
 from megatron.neox.generation.run import run as generate
 from megatron.neox.tokenizers import CharLevelTokenizer
 from tests.forked_ranks import run_ranks
+from tests.harness_tasks import write_tasks
 
 ROOT = Path(__file__).resolve().parents[2]
 SENTENCE = "def add(one, two):\n\treturn one + two\n\n\n"
@@ -190,6 +192,72 @@ def test_every_grid_measures_the_same(trained: Path, grid: dict[str, int]) -> No
     assert two["num_model_tokens"] == one["num_model_tokens"] == 221
 
 
+def test_languages_and_lm_evals_tasks_beside_each_other(trained: Path) -> None:
+    """One command, one results file: ours by pattern, theirs by name, files seen in training counted."""
+    files = {"Python/ann/add.py": SENTENCE * 5, "Python/bob/os.py": "import os\n", "C/a/m.c": "int m;\n"}
+    for name, text in files.items():
+        path = trained / "code" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    digest = hashlib.sha256(b"import os\n").hexdigest()
+    (trained / "index").write_text(f"Python__bob__web__os.py\t{digest}\n")
+    write_tasks(trained / "tasks", "tiny_choice", "tiny_rolling", "tiny_until")
+    done = deepy(
+        trained, "evaluate.py", "small.yml", "--eval_tasks", "code_python", "code_c", "tiny_*",
+        *settings(
+            eval_data_path="code", eval_contamination_index="index", eval_include_path=["tasks"], eval_limit=2,
+            eval_num_fewshot=1, eval_results_path="both/results.json",
+        ),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    content = json.loads((trained / "both" / "results.json").read_text())
+    python = content["results"]["code_python"]
+    assert (python["num_files"], python["num_files_seen_in_training"]) == (2, 1)
+    assert content["results"]["code_c"]["num_files_seen_in_training"] == 0
+    assert set(content["results"]["tiny_choice"]) >= {"acc,none", "acc_stderr,none"}
+    assert content["n-samples"]["tiny_until"] == {"original": 4, "effective": 2}
+    assert content["n-shot"]["tiny_choice"] == 1
+    assert content["versions"]["tiny_choice"] == 1.5
+    assert content["lm_eval_version"] == "0.4.13"
+    assert content["config"]["checkpoint"] == "checkpoints/global_step60"
+    assert set(content["documents"]) == {"code_python", "code_c", "tiny_choice", "tiny_rolling", "tiny_until"}
+    rows = [
+        json.loads(line)
+        for line in (trained / "both" / content["documents"]["tiny_until"]).read_text().splitlines()
+    ]
+    assert len(rows) == 2
+    assert set(rows[0]) >= {"doc_id", "doc", "target", "arguments", "resps", "filtered_resps", "doc_hash"}
+    learnt = content["results"]["code_python"]["bits_per_byte"]
+    assert f"| Python   | {python['pygments_perplexity']:.4f} " in done.stdout
+    assert 0 < learnt < 8
+    assert "| tiny_choice  | 1.5     | acc " in done.stdout
+    assert "How code_python, code_c were measured:\n" in done.stdout
+
+
+@pytest.mark.parametrize("grid", [{"pipe_parallel_size": 2}, {"model_parallel_size": 2}])
+def test_every_grid_answers_lm_eval_the_same(trained: Path, grid: dict[str, int]) -> None:
+    names = ["tiny_choice", "tiny_rolling", "tiny_until"]
+    folder = write_tasks(trained / "local_tasks", *names)
+    keys = {"eval_tasks": names, "eval_include_path": [str(folder)], "eval_batch_size": 2}
+    run_ranks(1, run_on_rank, evaluate, trained, {**keys, "eval_results_path": "lm_one.json"})
+    run_ranks(2, run_on_rank, evaluate, trained, {**keys, "eval_results_path": "lm_two.json", **grid})
+    one, two = (json.loads((trained / f"lm_{name}.json").read_text())["results"] for name in ("one", "two"))
+    for name in names:
+        for metric, value in one[name].items():
+            assert two[name][metric] == (
+                pytest.approx(value, rel=1e-5) if isinstance(value, float) else value
+            )
+    texts_of = [
+        [
+            json.loads(line)["resps"]
+            for line in (trained / f"lm_{name}_tiny_until.jsonl").read_text().splitlines()
+        ]
+        for name in ("one", "two")
+    ]
+    assert texts_of[0] == texts_of[1]
+    assert any(", two):" in row[0][0] for row in texts_of[0])
+
+
 def test_without_latest_the_newest_checkpoint_is_taken_and_said(trained: Path, tmp_path: Path) -> None:
     shutil.copytree(trained / "checkpoints", tmp_path / "checkpoints")
     (tmp_path / "checkpoints" / "latest").unlink()
@@ -232,6 +300,20 @@ def test_no_checkpoint_is_an_error_that_names_the_folder(trained: Path, tmp_path
                 "eval_results_path": "small.yml/r.json",
             },
             "output small.yml/r.json cannot be written: ",
+        ),
+        (
+            "evaluate.py",
+            {"eval_tasks": ["code_rust", "code_go"], "eval_data_path": "files"},
+            "files holds no file of Rust, Go; languages found: none",
+        ),
+        (
+            "evaluate.py",
+            {
+                "eval_tasks": ["perplexity"],
+                "eval_data_path": "files",
+                "eval_contamination_index": "small.yml",
+            },
+            "eval_contamination_index is given, and none of eval_tasks is a code_* task",
         ),
     ],
 )

@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from megatron.neox.config import EvaluationConfig
-from megatron.neox.evaluation.task import TaskResult
+from megatron.neox.engine.inference import InferenceModel
+from megatron.neox.evaluation.task import TaskResult, build_tasks
 from megatron.neox.evaluation.tasks.perplexity import Perplexity
 from megatron.neox.generation.workers import Workers
 from megatron.neox.tokenizers import CharLevelTokenizer
 from tests.numerics.transformers_twin import twin_of
-from tests.tiny_models import TinyLanguageModel
+from tests.tiny_models import VOCAB_SIZE, TinyLanguageModel
 
 TEXTS = {
     "short.py": "x = 1\n",
@@ -22,6 +23,8 @@ TEXTS = {
     "long.py": "def f(x):\n    return [x + 1, 'text']\n" * 4,
     "one_more.py": "z" * 33,
 }
+
+LENGTHS = [1, 2, 23, 24, 25, 26, 48, 49, 50, 73, 100]
 
 
 @pytest.fixture(scope="module")
@@ -75,3 +78,43 @@ def test_the_batch_size_changes_nothing(model: TinyLanguageModel, folder: Path) 
     together = measure(model, folder, 5, batch_size=64)
     for one, other in zip(alone.documents, together.documents, strict=True):
         assert other["log_likelihood"] == pytest.approx(one["log_likelihood"], rel=1e-6)
+
+
+def polycoder_log_likelihood(twin: torch.nn.Module, text: str) -> float:
+    """Token by token over PolyCoder's windows of 24: a last window of one token, and a file of one, score nothing."""
+    ids = [0, *text.encode()]
+    last = len(ids) - 1
+    total = 0.0
+    for token in range(1, len(ids)):
+        begin = (token - 1) // 24 * 24
+        rest = last - begin
+        if rest == 1:
+            continue
+        if begin and rest < 24:
+            begin = last - 24
+        with torch.no_grad():
+            logits = twin(torch.tensor([ids[begin:token]])).logits[0, -1].double()
+        total += logits.log_softmax(-1)[ids[token]].item()
+    return total
+
+
+def test_perplexity_as_polycoders_is_transformers(model: TinyLanguageModel, tmp_path: Path) -> None:
+    texts = {f"u/r/{length}.py": ("if x:\n    y = [x, 'text', 1.5]\n" * 5)[:length] for length in LENGTHS}
+    for name, text in texts.items():
+        path = tmp_path / "Python" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    twin = twin_of(model)
+    # transformers' model has no rows of padding, so none may have a share of the probability here.
+    same = InferenceModel(
+        model.net, model.config, model.parallel, vocab_size=VOCAB_SIZE, padded_vocab_size=VOCAB_SIZE,
+        checkpoint=tmp_path,
+    )  # fmt: skip
+    settings = EvaluationConfig(
+        eval_tasks=["code_python"], eval_data_path=str(tmp_path), eval_compat="polycoder", eval_batch_size=3
+    )
+    result = build_tasks(settings)["code_python"].run(same, CharLevelTokenizer(), Workers())
+    assert len(result.documents) == len(LENGTHS)
+    for row in result.documents:
+        expected = polycoder_log_likelihood(twin, texts[row["path"]])
+        assert row["log_likelihood"] == pytest.approx(expected, rel=1e-5)

@@ -102,13 +102,25 @@ class EvaluationConfig(Section):
     """Measuring."""
 
     eval_tasks: list[str] = Field(default_factory=list)
-    """Tasks, plugins of kind `task`: perplexity."""
+    """Names or patterns (`code_*`) of plugins of kind `task` (perplexity, code_python ...) and of lm-eval's tasks."""
     eval_results_prefix: str = ""
     """Prefix of the results file's name, eval_results_DATE.json."""
     eval_results_path: str | None = None
     """The results file itself, instead of a name made of prefix and date."""
     eval_data_path: str | None = None
-    """Folder of files that the perplexity task reads."""
+    """Files of the perplexity tasks: a folder; code_* also take .tar.gz, .parquet. None: evaldata/Code-sampled100."""
+    eval_compat: Literal["polycoder"] | None = None
+    """Measure code_* exactly as PolyCoder's table was: half the positions, windows of single tokens lost, text mode."""
+    eval_contamination_index: str | None = None
+    """PolyCoder's SHA-256 index of the training files, plain or zip: code_* count the files seen in training."""
+    eval_limit: float | None = Field(default=None, gt=0)
+    """Documents of each code_* or lm-eval task to use: a number, or below 1 a share; none means all."""
+    eval_num_fewshot: NonNegativeInt | None = None
+    """Examples before each question of lm-eval's tasks; none leaves it to the task."""
+    eval_include_path: list[str] = Field(default_factory=list)
+    """Folders of further task YAMLs for lm-eval."""
+    eval_allow_unsafe_code: bool = False
+    """Let lm-eval's tasks run generated programs on this machine, outside any sandbox."""
     eval_window: PositiveInt | None = None
     """Tokens in a window; none means max_position_embeddings."""
     eval_stride: PositiveInt | None = None

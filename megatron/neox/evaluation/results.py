@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from megatron.neox.config import EvaluationConfig
+from megatron.neox.evaluation.languages import PUBLISHED_POLYCODER
 from megatron.neox.evaluation.task import Task, TaskResult
 from megatron.neox.files import write_whole
 from megatron.neox.generation.output import LineFile
@@ -29,60 +30,162 @@ def write_results(
     *,
     config: Mapping[str, Any],
     when: time.struct_time,
+    harness: Mapping[str, Any] | None = None,
 ) -> str:
-    """Write PATH, a Markdown table beside it, and a JSONL file of documents for each task that has them.
+    """Write PATH, Markdown tables beside it, and a JSONL file of documents for each task that has them.
 
     The results file comes last: where it is, the others are.
 
+    Args:
+        harness: what lm-eval's simple_evaluate gave; its entries stand beside those of our tasks.
+
     Returns:
-        The table, and below it how each task measured.
+        The tables, and below them how each task measured.
 
     Raises:
         OutputError: a file cannot be written.
     """
-    document_files: dict[str, str] = {}
-    for name, (_, result) in outcome.items():
-        if result.documents:
-            file = path.with_name(f"{path.stem}_{name}.jsonl")
-            document_files[name] = file.name
-            with LineFile(file) as lines:
-                for row in result.documents:
-                    lines.write(json.dumps(row, ensure_ascii=False))
-    table = markdown_table({name: (task.version, result) for name, (task, result) in outcome.items()})
-    table += "".join(_conditions(name, result) for name, (_, result) in outcome.items())
-    write_whole(path.with_suffix(".md"), table)
+    theirs = dict(harness or {})
+    documents = {name: result.documents for name, (_, result) in outcome.items()}
+    documents |= theirs.pop("samples", {})
+    document_files = {name: _write_documents(path, name, rows) for name, rows in documents.items() if rows}
+    tables = _tables(outcome, theirs)
+    write_whole(path.with_suffix(".md"), tables)
     content = {
-        "results": {name: dict(result.metrics) for name, (_, result) in outcome.items()},
-        "configs": {name: dict(result.config) for name, (_, result) in outcome.items()},
-        "versions": {name: task.version for name, (task, _) in outcome.items()},
-        "config": dict(config),
+        **theirs,
+        "results": {name: dict(result.metrics) for name, (_, result) in outcome.items()}
+        | theirs.get("results", {}),
+        "configs": {name: dict(result.config) for name, (_, result) in outcome.items()}
+        | theirs.get("configs", {}),
+        "versions": {name: task.version for name, (task, _) in outcome.items()} | theirs.get("versions", {}),
+        "config": theirs.get("config", {}) | dict(config),
         "documents": document_files,
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z", when),
         "python_version": platform.python_version(),
     }
-    write_whole(path, json.dumps(content, indent=2, ensure_ascii=False))
-    return table
+    write_whole(path, json.dumps(content, indent=2, ensure_ascii=False, default=_plain))
+    return tables
+
+
+def _write_documents(path: Path, name: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """The name of the JSONL file, beside the results, that now holds the rows."""
+    file = path.with_name(f"{path.stem}_{name.replace('/', '_')}.jsonl")
+    with LineFile(file) as lines:
+        for row in rows:
+            lines.write(json.dumps(row, ensure_ascii=False, default=_plain))
+    return file.name
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has no word for: numpy's numbers as numbers, functions of a task's YAML as their names."""
+    if hasattr(value, "item"):
+        return value.item()
+    return list(value) if isinstance(value, set) else str(value)
+
+
+def _tables(outcome: Mapping[str, tuple[Task, TaskResult]], harness: Mapping[str, Any]) -> str:
+    code = {name: result for name, (_, result) in outcome.items() if "language" in result.config}
+    other = {name: (task.version, result) for name, (task, result) in outcome.items() if name not in code}
+    parts = [code_table(code)] if code else []
+    rows = [*_task_rows(other), *_harness_rows(harness)]
+    if rows:
+        parts.append(_table([["Task", "Version", "Metric", "Value"], *rows]))
+    parts += [_conditions(name, result.config) for name, (_, result) in other.items()]
+    return "\n".join(parts) + _shared_conditions(code)
+
+
+def code_table(results: Mapping[str, TaskResult]) -> str:
+    """PolyCoder's table of perplexities, extended, a language a row; `published` is PolyCoder's own figure."""
+    rows = [
+        ["Language", "Perplexity", "95% CI", "bits/byte", "95% CI", "files", "seen in training", "published"]
+    ]
+    for result in results.values():
+        metrics, language = result.metrics, str(result.config["language"])
+        seen = metrics["num_files_seen_in_training"]
+        rows.append(
+            [
+                language,
+                _shown(metrics["pygments_perplexity"]),
+                _range(metrics, "pygments_perplexity"),
+                _shown(metrics["bits_per_byte"]),
+                _range(metrics, "bits_per_byte"),
+                _shown(metrics["num_files"]),
+                "not checked" if seen is None else str(seen),
+                _shown(PUBLISHED_POLYCODER.get(language)),
+            ]
+        )
+    return _table(rows)
+
+
+def _range(metrics: Mapping[str, float | int | None], name: str) -> str:
+    low, high = metrics[f"{name}_ci95_low"], metrics[f"{name}_ci95_high"]
+    return "-" if low is None or high is None else f"{_shown(low)} to {_shown(high)}"
 
 
 def markdown_table(outcome: Mapping[str, tuple[int, TaskResult]]) -> str:
     """Every metric of every task, one a row."""
-    rows = [["Task", "Version", "Metric", "Value"]]
-    for name, (version, result) in outcome.items():
-        rows += [[name, str(version), metric, _shown(value)] for metric, value in result.metrics.items()]
+    return _table([["Task", "Version", "Metric", "Value"], *_task_rows(outcome)])
+
+
+def _task_rows(outcome: Mapping[str, tuple[int, TaskResult]]) -> list[list[str]]:
+    return [
+        [name, str(version), metric, _shown(value)]
+        for name, (version, result) in outcome.items()
+        for metric, value in result.metrics.items()
+    ]
+
+
+def _harness_rows(harness: Mapping[str, Any]) -> list[list[str]]:
+    """lm-eval's `METRIC,FILTER` and `METRIC_stderr,FILTER` as rows: the value and its standard error."""
+    rows: list[list[str]] = []
+    for name, metrics in {**harness.get("results", {}), **harness.get("groups", {})}.items():
+        version = str(harness.get("versions", {}).get(name, "-"))
+        for key, value in metrics.items():
+            metric, comma, chosen = key.partition(",")
+            if not comma or metric.endswith("_stderr"):
+                continue
+            error = metrics.get(f"{metric}_stderr,{chosen}")
+            shown = _shown(value) if isinstance(value, int | float) else str(value)
+            if isinstance(error, int | float):
+                shown += f" ± {error:.4f}"
+            rows.append([name, version, metric if chosen == "none" else f"{metric} ({chosen})", shown])
+    return rows
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows)]
     rule = ["-" * width for width in widths[:-1]] + ["-" * (widths[-1] - 1) + ":"]
     lines = [_line(rows[0], widths), _line(rule, widths), *(_line(row, widths) for row in rows[1:])]
     return "\n".join(lines) + "\n"
 
 
-def _conditions(name: str, result: TaskResult) -> str:
+def _shared_conditions(results: Mapping[str, TaskResult]) -> str:
+    """How the tasks of a language each measured: what is the same for all once, the rest language by language."""
+    if not results:
+        return ""
+    configs = [result.config for result in results.values()]
+    same = {key: value for key, value in configs[0].items() if all(c.get(key) == value for c in configs)}
+    differing = {
+        key: "; ".join(
+            f"{c['language']}: {_written(c[key])}" for c in configs if c[key] not in (None, {}, [])
+        )
+        for key in configs[0]
+        if key not in same and key != "language"
+    }
+    return "\n" + _conditions(", ".join(results), same | differing)
+
+
+def _conditions(name: str, config: Mapping[str, Any]) -> str:
     """How a task measured, as a list; what was not set is left out."""
     told = [
-        f"- {key}: {value if isinstance(value, str) else json.dumps(value)}\n"
-        for key, value in result.config.items()
-        if value not in (None, {}, [])
+        f"- {key}: {_written(value)}\n" for key, value in config.items() if value not in (None, "", {}, [])
     ]
-    return "".join([f"\nHow {name} was measured:\n\n", *told])
+    verb = "were" if ", " in name else "was"
+    return "".join([f"How {name} {verb} measured:\n\n", *told])
+
+
+def _written(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from megatron.neox.config import EvaluationConfig
-from megatron.neox.errors import ConfigError, did_you_mean
+from megatron.neox.errors import ConfigError, InputError, did_you_mean
+from megatron.neox.evaluation.code_files import NoFilesError
 from megatron.neox.generation.language_model import LanguageModel
 from megatron.neox.generation.workers import Workers
 from megatron.neox.plugins import tasks
@@ -41,26 +42,36 @@ class Task(Protocol):
         ...
 
 
-def build_tasks(settings: EvaluationConfig) -> dict[str, Task]:
-    """The tasks of eval_tasks by name, with their options.
+def build_tasks(settings: EvaluationConfig, names: Sequence[str] | None = None) -> dict[str, Task]:
+    """The tasks of these names, or of eval_tasks, with their options.
 
     Raises:
         ConfigError: there is none, or options are given to one that is not among them.
+        InputError: their data is not there; one message for all languages without a file.
         UnknownPartError: a name that no task has.
     """
+    names = settings.eval_tasks if names is None else names
     if not settings.eval_tasks:
         raise ConfigError(['eval_tasks is missing: what to measure, such as ["perplexity"]'])
-    for name in settings.eval_tasks:
+    for name in names:
         tasks.part(name)
     for name in settings.eval_task_options:
-        if name not in settings.eval_tasks:
+        if name not in names:
             raise ConfigError(
                 [
                     f"eval_task_options holds options of {name}, which is not among eval_tasks "
-                    f"({', '.join(settings.eval_tasks)}){did_you_mean(name, settings.eval_tasks)}"
+                    f"({', '.join(names)}){did_you_mean(name, names)}"
                 ]
             )
-    return {
-        name: tasks.build(name, settings, options=settings.eval_task_options.get(name))
-        for name in settings.eval_tasks
-    }
+    built: dict[str, Task] = {}
+    missing: list[NoFilesError] = []
+    for name in names:
+        try:
+            built[name] = tasks.build(name, settings, options=settings.eval_task_options.get(name))
+        except NoFilesError as error:
+            missing.append(error)
+    if missing:
+        absent = [error.languages[0] for error in missing]
+        found = [name for name in missing[0].found if name not in absent]
+        raise InputError(str(NoFilesError(missing[0].path, absent, found)))
+    return built

@@ -1,5 +1,6 @@
 """What can be measured, one task a file, plugins of kind `task`."""
 
+from megatron.neox.evaluation.tasks.code_perplexity import CodePerplexity
 from megatron.neox.evaluation.tasks.perplexity import Perplexity
 
-__all__ = ["Perplexity"]
+__all__ = ["CodePerplexity", "Perplexity"]

@@ -1,0 +1,36 @@
+"""What PolyCoder's evaluation did with a model, for figures that compare with its table (`eval_compat: polycoder`).
+
+Sources: frankxu2004/gpt-neox (eval_tasks/eval_adapter.py) and frankxu2004/lm-evaluation-harness.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+
+from megatron.neox.engine.inference import InferenceModel
+from megatron.neox.generation.language_model import LanguageModel
+
+log = logging.getLogger(__name__)
+
+PUBLISHED_WINDOW = 1024
+
+
+def polycoder_window(model: LanguageModel) -> int:
+    """Half of the model's positions, 1024 for PolyCoder's 2048; other lengths are said."""
+    window = model.max_positions // 2
+    if window != PUBLISHED_WINDOW:
+        log.warning(
+            "eval_compat polycoder: windows of %d tokens, half of the model's positions; the published figures are "
+            "of %d", window, PUBLISHED_WINDOW,
+        )  # fmt: skip
+    return window
+
+
+def with_padding(model: LanguageModel) -> LanguageModel:
+    """The same model with the rows that pad its vocabulary as they are: they take their share of the probability."""
+    if not isinstance(model, InferenceModel):
+        return model
+    padded = copy.copy(model)
+    padded.vocab_size = model.padded_vocab_size
+    return padded
