@@ -133,7 +133,9 @@ def _open_checkpoint(name: str, path: Path, configs: Sequence[Path], iteration: 
     assert opened.tokenizer is not None
     check_fingerprint(step, opened.tokenizer.fingerprint(), allow_mismatch=False)
     plugins = list(loaded.config.training.plugins)
-    return replace(opened, notes=[*loaded.notes, *opened.notes], plugins=plugins)
+    # A config of ours was told about when the run began.
+    notes = [] if (step / NAME).exists() else loaded.notes
+    return replace(opened, notes=[*notes, *opened.notes], plugins=plugins)
 
 
 def _configs_of(step: Path, path: Path) -> list[Path]:
