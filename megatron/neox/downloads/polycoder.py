@@ -108,7 +108,7 @@ def download_vocabulary(output: Path, fetcher: Fetcher, *, mirror: str | None = 
         OutputError: other files stand under these names.
         InputError, ResourceError: as `Fetcher.fetch`.
     """
-    base = f"{_base(mirror, GITHUB)}/{VOCABULARY_FOLDER}"
+    base = f"{base_of(mirror, GITHUB)}/{VOCABULARY_FOLDER}"
     with alone_in(output):
         for name, (size, checksum) in VOCABULARY_FILES.items():
             if not fetcher.fetch(Remote(f"{base}/{name}", size, checksum), output / name):
@@ -186,10 +186,10 @@ def _fetch_and_unpack(
     is_checked: bool,
     keep_archive: bool,
 ) -> None:
-    base = _base(mirror, ZENODO)
+    base = base_of(mirror, ZENODO)
     archive = output / f"{release.name}.tar"
     url = f"{base}/record/{RECORD}/files/{archive.name}"
-    remote = _ask_record(base, archive.name, url, fetcher) if is_checked else Remote(url)
+    remote = ask_record(base, archive.name, url, fetcher) if is_checked else Remote(url)
     if not is_checked:
         log.warning(
             "--no-checksum: %s is taken as it comes, nothing tells whether it is what was released", url
@@ -210,7 +210,7 @@ def _fetch_and_unpack(
         archive.unlink()
 
 
-def _ask_record(base: str, name: str, url: str, fetcher: Fetcher) -> Remote:
+def ask_record(base: str, name: str, url: str, fetcher: Fetcher) -> Remote:
     """Size and checksum of a file, from the record's own interface.
 
     Raises:
@@ -239,5 +239,6 @@ def _ask_record(base: str, name: str, url: str, fetcher: Fetcher) -> Remote:
     return Remote(url, size, checksum)
 
 
-def _base(mirror: str | None, origin: str) -> str:
+def base_of(mirror: str | None, origin: str) -> str:
+    """The server's address, without a slash at its end."""
     return (mirror or origin).rstrip("/")
