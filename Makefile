@@ -40,6 +40,16 @@ test-gpu: .venv/dev
 test-large: .venv/dev
 	$(BIN)/python -m pytest -q -m large tests/integration
 
+test-compat: .venv/dev .venv-compat/base
+	rm -rf build/compat
+	$(BIN)/python -m tests.compat.export build/compat
+	.venv-compat/bin/python tests/compat/load.py build/compat
+
+.venv-compat/base: requirements/requirements-compat.txt
+	$(PYTHON) -m venv .venv-compat
+	.venv-compat/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
 chaos: .venv/dev
 	$(BIN)/python -m pytest -q -m chaos tests/integration
 
