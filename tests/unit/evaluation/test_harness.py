@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from lm_eval.evaluator import simple_evaluate
+from lm_eval.tasks import TaskManager
 
 from megatron.neox.config import EvaluationConfig
 from megatron.neox.errors import ConfigError, InputError, NeoXError, UnknownPartError
+from megatron.neox.evaluation import harness_tasks
 from megatron.neox.evaluation.harness import Harness
 from megatron.neox.evaluation.harness_model import HarnessModel, SharedWork
+from megatron.neox.evaluation.languages import LANGUAGES
+from megatron.neox.evaluation.task import build_tasks
 from megatron.neox.generation.workers import Workers
 from megatron.neox.tokenizers import CharLevelTokenizer
 from tests.harness_tasks import write_tasks
@@ -125,3 +131,33 @@ def test_logits_that_are_not_numbers_stay_our_error(folder: str) -> None:
     chosen.load(["tiny_choice"])
     with pytest.raises(NeoXError, match="not finite numbers"):
         chosen.run(SharedWork(broken, CharLevelTokenizer(), Workers(), settings))
+
+
+def test_our_tasks_by_include_path_measure_what_ours_do(tmp_path: Path) -> None:
+    """lm-eval, with our YAMLs and whatever model, gives the numbers of our own task."""
+    for name, text in {
+        "a.py": "def f(x):\r\n    return x\n" * 4,
+        "b/c.py": "x = 1\n",
+        "blank.py": "\n",
+    }.items():
+        path = tmp_path / "Python" / "u" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, newline="")
+    (tmp_path / "C#" / "u").mkdir(parents=True)
+    (tmp_path / "C#" / "u" / "a.cs").write_text("class A {}\n")
+    folder = Path(harness_tasks.__file__).parent
+    manager = TaskManager(
+        include_path=str(folder), include_defaults=False, metadata={"data_path": str(tmp_path)}
+    )
+    assert manager.all_tasks == sorted(f"code_{suffix}" for suffix in LANGUAGES)
+    names = ["code_python", "code_c#"]
+    found = simple_evaluate(model=model(), tasks=[*names], task_manager=manager)
+    assert found is not None
+    results: Any = found.get("results")
+    settings = EvaluationConfig(eval_tasks=names, eval_data_path=str(tmp_path))
+    for name, task in build_tasks(settings).items():
+        ours = task.run(TinyLanguageModel(scale=2.0), CharLevelTokenizer(), Workers()).metrics
+        theirs = results[name]
+        assert theirs["bits_per_byte,none"] == pytest.approx(ours["bits_per_byte"], rel=1e-6)
+        assert theirs["word_perplexity,none"] == pytest.approx(ours["pygments_perplexity"], rel=1e-5)
+        assert theirs["byte_perplexity,none"] == pytest.approx(ours["byte_perplexity"], rel=1e-6)

@@ -39,7 +39,9 @@ _COUNTS = {"pygments_tokens": "pygments", "tokens": "token", "bytes": "byte"}
 
 
 @dataclass(frozen=True)
-class _File:
+class CodeFile:
+    """A file that is scored: its name below the language's folder, its text, its hashes as in the index."""
+
     name: str
     text: str
     hashes: tuple[str, str]
@@ -71,13 +73,13 @@ class CodePerplexity:
             warn_of_version(self.language)
         self._path = Path(settings.eval_data_path or DEFAULT_DATA)
         self._tally = Tally()
-        self._files = self._read()
+        self.files = self._read()
         self._seen: set[str] | None = None
 
     @property
     def hashes(self) -> list[str]:
         """SHA-256 of every file, as it is and with LF line ends."""
-        return [digest for file in self._files for digest in file.hashes]
+        return [digest for file in self.files for digest in file.hashes]
 
     def mark_seen(self, seen: set[str]) -> None:
         """Take note of which of `hashes` belong to files that the model was trained on."""
@@ -92,10 +94,10 @@ class CodePerplexity:
         """
         default = polycoder_window(model) if self._is_compatible else None
         window, stride = window_and_stride(self._settings, model, default=default)
-        rows = workers.join(self._rows(model, tokenizer, workers.share(self._files), window, stride))
+        rows = workers.join(self._rows(model, tokenizer, workers.share(self.files), window, stride))
         return TaskResult(self._totals(rows), self._description(window, stride), rows)
 
-    def _read(self) -> list[_File]:
+    def _read(self) -> list[CodeFile]:
         documents = read_documents(self._path, self.language, self._tally)
         files = [file for document in documents if (file := self._file(document)) is not None]
         reasons = self._tally.reasons()
@@ -114,7 +116,7 @@ class CodePerplexity:
             return files
         return files[: math.ceil(limit * len(files)) if limit < 1 else int(limit)]
 
-    def _file(self, document: Document) -> _File | None:
+    def _file(self, document: Document) -> CodeFile | None:
         """A file that can be scored; none, and counted, where it is blank or cannot be read as text."""
         text = (
             _text_as_polycoder(document, self._tally)
@@ -127,10 +129,10 @@ class CodePerplexity:
             self._tally.skip("blank")
             return None
         self._tally.take(document)
-        return _File(document.name, text, file_hashes(document.data))
+        return CodeFile(document.name, text, file_hashes(document.data))
 
     def _rows(
-        self, model: LanguageModel, tokenizer: Tokenizer, files: Sequence[_File], window: int, stride: int
+        self, model: LanguageModel, tokenizer: Tokenizer, files: Sequence[CodeFile], window: int, stride: int
     ) -> list[dict[str, Any]]:
         encoded = [torch.tensor(ids) for ids in tokenizer.encode_batch([file.text for file in files])]
         scorer = TokenScorer(
@@ -148,7 +150,7 @@ class CodePerplexity:
             for file, ids, score in zip(files, encoded, scores)
         ]
 
-    def _row(self, file: _File, num_tokens: int, num_scored: int, score: float) -> dict[str, Any]:
+    def _row(self, file: CodeFile, num_tokens: int, num_scored: int, score: float) -> dict[str, Any]:
         num_bytes, num_lexed = len(file.text.encode()), count_language_tokens(self.language, file.text)
         return {
             "path": file.name,
