@@ -53,9 +53,24 @@ def read_fingerprint(prefix: str) -> dict[str, Any] | None:
     Raises:
         DatasetError: the file is not JSON.
     """
+    return _read(prefix, "tokenizer", dict)
+
+
+def read_eod(prefix: str) -> int | None:
+    """The id that ends each document, recorded in PREFIX.json; None where there is no such file or entry.
+
+    Raises:
+        DatasetError: the file is not JSON.
+    """
+    return _read(prefix, "eod", int)
+
+
+def _read(prefix: str, key: str, kind: type) -> Any:
     path = Path(f"{prefix}.json")
     try:
-        recorded = json.loads(path.read_text(encoding="utf-8")).get("tokenizer")
+        recorded = json.loads(path.read_text(encoding="utf-8")).get(key)
+        if recorded is not None and not isinstance(recorded, kind):
+            raise ValueError(f"{key} is {_short(recorded)}")
     except FileNotFoundError:
         return None
     except (ValueError, AttributeError) as error:

@@ -11,7 +11,7 @@ from typing import Any
 from megatron.neox.config import Config, TokenizerConfig
 from megatron.neox.config.vocabulary import padded_vocab_size
 from megatron.neox.data.batches import Batches
-from megatron.neox.data.provenance import check_tokenizer, read_fingerprint
+from megatron.neox.data.provenance import check_tokenizer, read_eod, read_fingerprint
 from megatron.neox.data.samples import SampleDataset, build_datasets, data_prefixes
 from megatron.neox.engine.grid import ProcessGrid
 from megatron.neox.engine.vocabulary import check_fingerprint, refuse_larger, stored_rows
@@ -95,12 +95,9 @@ def _recorded_fingerprint(config: Config) -> dict[str, Any]:
 
 
 def _recorded_eod(config: Config) -> int | None:
-    for prefixes in data_prefixes(config.data).values():
-        for prefix in prefixes:
-            eod = (read_fingerprint(prefix) or {}).get("eod")
-            if eod is not None:
-                return int(eod)
-    return None
+    """The end of document of the first dataset that tells."""
+    prefixes = [prefix for paths in data_prefixes(config.data).values() for prefix in paths]
+    return next((eod for prefix in prefixes if (eod := read_eod(prefix)) is not None), None)
 
 
 class TrainingData:
