@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from megatron.neox.config import EvaluationConfig
-from megatron.neox.errors import ConfigError, InputError, NeoXError, UnknownPartError, did_you_mean
+from megatron.neox.errors import (
+    ConfigError,
+    DependencyError,
+    InputError,
+    NeoXError,
+    UnknownPartError,
+    did_you_mean,
+)
 from megatron.neox.plugins import tasks as our_tasks
 
 if TYPE_CHECKING:
@@ -122,7 +129,8 @@ class Harness:
             raise InputError(f"lm-eval's tasks failed: {type(error).__name__}: {error}") from error
         assert results is not None, "rank 0 gets the results"
         samples = {name: [*map(_sample, rows)] for name, rows in results.get("samples", {}).items()}
-        return {**results, "samples": samples}
+        hashes = {name: _task_hash(rows) for name, rows in samples.items()}
+        return {**results, "samples": samples, "task_hashes": hashes}
 
     def _find(self, name: str) -> list[str]:
         """lm-eval's tasks of that name or pattern; its own thousands are read where eval_include_path has it not."""
@@ -138,7 +146,13 @@ class Harness:
         return fnmatch.filter(names, name) if is_pattern else [name for known in names if known == name]
 
     def _index(self, *, include_defaults: bool) -> Any:
-        from lm_eval.tasks import TaskManager
+        try:
+            from lm_eval.tasks import TaskManager
+        except ImportError as error:
+            raise DependencyError(
+                f"eval_tasks: {', '.join(self._settings.eval_tasks)} are not all tasks of ours, and lm-eval's need "
+                f"pip install lm-eval==0.4.13 ({error})"
+            ) from error
 
         folders = self._settings.eval_include_path
         if absent := [folder for folder in folders if not Path(folder).is_dir()]:
@@ -155,6 +169,13 @@ class Harness:
         if close := did_you_mean(name, ours) or did_you_mean(name, theirs):
             lines.append(f"  {close.removeprefix('; ')}")
         return "\n".join([*lines, f"  ours: {', '.join(ours)}"])
+
+
+def _task_hash(samples: Sequence[Mapping[str, Any]]) -> str:
+    """lm-eval's hash of all documents, prompts and targets: equal where two runs asked the same."""
+    from lm_eval.utils import hash_string
+
+    return hash_string("".join(row["doc_hash"] + row["prompt_hash"] + row["target_hash"] for row in samples))
 
 
 def _sample(sample: Mapping[str, Any]) -> dict[str, Any]:
