@@ -123,7 +123,7 @@ def _attention(config: Config) -> Iterator[Problem]:
     model = config.model
     try:
         names = model.layer_attention
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, ArithmeticError):
         yield Problem.about(
             ("attention_config",),
             'attention_config is a list of [pattern, repeats]: [[["global"], "all"]] or [[["global", "local"], 6]]',

@@ -8,13 +8,16 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from megatron.neox.config.section import Choice, PartChoice, Section
 
+MOST_LAYERS = 10_000
+"""Far above any model; a number that a damaged file gives would be spelled out, layer by layer, until memory ends."""
+
 
 class ModelConfig(Section):
     """Sizes and switches of the transformer."""
 
     model: str = "gpt_neox"
     """Architecture, a plugin of kind `model`."""
-    num_layers: PositiveInt
+    num_layers: int = Field(gt=0, le=MOST_LAYERS)
     """Number of transformer layers."""
     hidden_size: PositiveInt
     """Width of the residual stream, h."""
@@ -141,10 +144,16 @@ class ModelConfig(Section):
 
     @property
     def layer_attention(self) -> list[str]:
-        """The attention plugin of each layer, attention_config spelled out."""
+        """The attention plugin of each layer, attention_config spelled out.
+
+        Raises:
+            ValueError, TypeError, ArithmeticError: it is no list of patterns with how often each is repeated.
+        """
         names: list[str] = []
         for pattern, count in self.attention_config:
             repeats = self.num_layers // len(pattern) if count == "all" else int(count)
+            if repeats > MOST_LAYERS:
+                raise ValueError(f"a pattern is repeated {repeats} times")
             names += list(pattern) * repeats
         return names
 

@@ -94,7 +94,7 @@ def _attention_names(config: Config) -> list[str]:
     """The kinds of attention in use; none where attention_config cannot be read, which `checks` tells."""
     try:
         return sorted(set(config.model.layer_attention))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, ArithmeticError):
         return []
 
 
