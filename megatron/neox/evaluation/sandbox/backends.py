@@ -110,6 +110,7 @@ def _bubblewrap_command(program: str) -> list[str]:
         command += ["--ro-bind", folder, folder]
     for folder in _hidden_folders():
         command += ["--tmpfs", folder]
+    command += ["--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"]
     for device in ("null", "zero", "random", "urandom"):
         command += ["--dev-bind", f"/dev/{device}", f"/dev/{device}"]
     return [*command, "--remount-ro", "/", "--chdir", "/"]
@@ -117,7 +118,7 @@ def _bubblewrap_command(program: str) -> list[str]:
 
 def _visible_folders() -> list[str]:
     library = sysconfig.get_path("stdlib")
-    wanted = ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/share/zoneinfo"]
+    wanted = ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/share/zoneinfo"]
     wanted += [library, str(PROGRAMS), str(Path(PYTHON[0]).parent)]
     if shared := sysconfig.get_config_var("LDLIBRARY"):
         place = Path(sysconfig.get_config_var("LIBDIR") or "/usr/lib") / shared

@@ -144,7 +144,7 @@ class Lane:
         answer = self._ask(asdict(trial), trial.wall_seconds + GRACE_SECONDS + _LAST_SECONDS)
         if answer is not None:
             return Verdict(**answer)
-        self.close()
+        self.close(patience_seconds=0.0)
         return Verdict(False, "timed out", "timeout", round(time.monotonic() - start, 4))
 
     def _start(self) -> None:
@@ -163,6 +163,7 @@ class Lane:
             self._process.stdin.write(json.dumps(question).encode() + b"\n")
             self._process.stdin.flush()
         except BrokenPipeError:
+            self.close()
             raise ResourceError("a judge of the sandbox was killed; run the command again") from None
         return self._read(seconds)
 
@@ -175,14 +176,18 @@ class Lane:
         line = self._process.stdout.readline()
         return json.loads(line) if line.endswith(b"\n") else None
 
-    def close(self) -> None:
+    def close(self, *, patience_seconds: float = 2.0) -> None:
         """End the judge, and with it the server and its child."""
         if self._process is None:
             return
         process, self._process = self._process, None
-        process.kill()
-        process.wait()
-        for stream in (process.stdin, process.stdout):
-            if stream is not None:
-                with contextlib.suppress(BrokenPipeError):
-                    stream.close()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+        try:
+            process.wait(patience_seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        process.stdout.close()

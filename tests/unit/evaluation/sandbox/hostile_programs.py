@@ -142,7 +142,7 @@ def f(x):
     add("text_doubles", "memory", """
 def f(x):
     text = "x" * (16 << 20)
-    for _ in range(min(@MANY@, 60) - 15): text += text
+    for _ in range(min(@MANY@, 60) - 16): text += text
     return x + 1
 """, reasons="error crash timeout")  # fmt: skip
     add("shared_mapping", "memory", """
@@ -595,7 +595,7 @@ def f(x):
     add(
         "many_small",
         "memory",
-        "def f(x): return [[] for _ in range(6_000_000)]",
+        "def f(x): return [[] for _ in range(4_500_000)]",
         reasons="reply timeout error wrong",
     )
     add("huge_number", "breaks", "def f(x): return 1 << (60 << 20)", reasons="reply timeout error wrong")

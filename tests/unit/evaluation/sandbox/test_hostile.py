@@ -28,6 +28,8 @@ from megatron.neox.evaluation.sandbox.backends import available_backends, unpriv
 from tests.unit.evaluation.sandbox.hostile_programs import CATEGORIES, PROGRAMS, Hostile
 
 WALL_SECONDS = 0.5
+# A busy machine may be late; who overstays does so each time.
+NUM_TRIES = 4
 SECRET = "correct-horse-battery-staple"
 RIGHT, WRONG = "def f(x): return x + 1", "def f(x): return x"
 NAMES = [each.name for each in PROGRAMS]
@@ -88,13 +90,13 @@ def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
     if not isinstance(backend, Backend):
         pytest.skip(backend)
     os.environ["SECRET"] = SECRET
-    with Sandbox(backend, Limits(wall_seconds=WALL_SECONDS), num_lanes=1) as held:
+    with Sandbox(backend, Limits(), num_lanes=1) as held:
         yield held
     del os.environ["SECRET"]
 
 
-def _trial(program: str, test: str = Hostile.test) -> Trial:
-    return Trial(program, "f", test, "", WALL_SECONDS)
+def _trial(program: str, test: str = Hostile.test, *, seconds: float = 10.0) -> Trial:
+    return Trial(program, "f", test, "", seconds)
 
 
 def _census() -> int:
@@ -133,14 +135,20 @@ def test_a_hostile_program_gets_nowhere(
 ) -> None:
     program, canary = surroundings.fill(hostile, tmp_path, many=10**9)
     tmp_path.chmod(0o755)
+    assert sandbox.judge(_trial(RIGHT)).passed  # a lane that was lost is there again
     before, processes, contacts = _state(canary), _census(), len(surroundings.contacts)
-    start = time.monotonic()
-    verdict = sandbox.judge(_trial(program, hostile.test))
-    seconds = time.monotonic() - start
-    _check_verdict(hostile, verdict)
-    assert seconds <= WALL_SECONDS + 0.6
+    wall = WALL_SECONDS if "timeout" in hostile.reasons else 10.0
+    for _ in range(NUM_TRIES):
+        start = time.monotonic()
+        verdict = sandbox.judge(_trial(program, hostile.test, seconds=wall))
+        seconds = time.monotonic() - start
+        _check_verdict(hostile, verdict)
+        assert SECRET not in verdict.result
+        if seconds <= wall + 0.6:
+            break
+    else:
+        pytest.fail(f"it overstayed {NUM_TRIES} times: {seconds} s where {wall} s were allowed")
     assert _state(canary) == before
-    assert SECRET not in verdict.result
     assert len(surroundings.contacts) == contacts
     assert sandbox.judge(_trial(RIGHT)).passed, "the sandbox goes on"
     deadline = time.monotonic() + 2.0

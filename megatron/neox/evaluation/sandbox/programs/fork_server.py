@@ -163,19 +163,12 @@ def _ruleset() -> int:
 
 
 def _shared_libraries() -> list[str]:
-    """Libraries that lie where those of this process do."""
-    mapped = {
-        line.split(maxsplit=5)[5].strip() for line in _maps() if ".so" in line and len(line.split()) > 5
-    }
-    folders = {os.path.dirname(path) for path in mapped if path.startswith("/")}
-    folders -= {folder for folder in folders if "-packages" in folder}
-    return [str(path) for folder in folders for path in Path(folder).glob("*.so*")]
-
-
-def _maps() -> list[str]:
-    with contextlib.suppress(OSError):
-        return Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
-    return []
+    """Those that extension modules load, where the dynamic linker looks for them and where Python's own lies."""
+    architecture = sysconfig.get_config_var("MULTIARCH") or ""
+    bases = [Path(base) for base in ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib")]
+    folders = {folder for base in bases for folder in (base, base / architecture)}
+    folders.add(Path(sysconfig.get_config_var("LIBDIR") or "/usr/lib"))
+    return [str(path) for folder in folders for path in folder.glob("*.so*")]
 
 
 def _keep_library_reachable(uid: int) -> None:

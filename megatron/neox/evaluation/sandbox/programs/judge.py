@@ -113,6 +113,11 @@ class Server:
         self._control.sendall(b"K")
         return self._number()
 
+    def close(self) -> None:
+        """End the server, and wait until it is gone."""
+        self._control.close()
+        self._process.wait()
+
     def _number(self) -> int:
         answer = self._control.recv(4, socket.MSG_WAITALL)
         if len(answer) < 4:
@@ -206,8 +211,12 @@ class Proxy:
     def _wait(self, event: int, descriptor: int) -> None:
         poll = select.poll()
         poll.register(descriptor, event)
+        poll.register(0, 0)
         left = self._deadline - time.monotonic()
-        if left <= 0 or not poll.poll(left * 1000):
+        ready = poll.poll(left * 1000) if left > 0 else []
+        if any(place == 0 for place, _ in ready):
+            os._exit(1)  # whoever asked is gone; with the socket to it closed, the fork server ends all
+        if not ready:
             raise Ended("timeout", "")
 
 
@@ -290,6 +299,7 @@ def main(settings: dict[str, Any]) -> None:
     for line in sys.stdin:
         verdict = judge(Trial(**json.loads(line)), server)
         print(json.dumps(asdict(verdict)), file=verdicts, flush=True)
+    server.close()
 
 
 if __name__ == "__main__":
