@@ -55,6 +55,12 @@ def steps_in(folder: Path) -> dict[int, Path]:
     return {step: found[step] for step in sorted((s for s in found if s is not None), reverse=True)}
 
 
+def checkpoints_below(folder: Path) -> list[Path]:
+    """Folders of checkpoints right inside a folder that is none: of a tar that was unpacked one folder deeper."""
+    found = {path.parent for path in folder.glob("*/global_step*") if step_of(path.name) is not None}
+    return sorted(found)
+
+
 def weights_file(number: int, tensor_rank: int) -> str:
     """Name of a layer's weights; `number` counts as GPT-NeoX does."""
     return f"layer_{number:02d}-model_{tensor_rank:02d}-model_states.pt"

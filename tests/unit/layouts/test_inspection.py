@@ -293,3 +293,18 @@ def test_lines_for_people(ours: Path) -> None:
     assert lines[-1].split() == [
         "layer_06-model_00-model_states.pt", "final_linear.weight", "float32", f"[{ROWS},", "32]", f"{128 * ROWS:,}",
     ]  # fmt: skip
+
+
+def test_checkpoints_one_folder_deeper_are_pointed_at(ours: Path) -> None:
+    with pytest.raises(InputError, match=f"give the folder below it that does, such as {ours}"):
+        inspect_model(ours.parent)
+
+
+def test_a_latest_that_cannot_be_read_is_damage_and_not_absent(ours: Path) -> None:
+    (ours / "latest").unlink()
+    (ours / "latest").mkdir()
+    found = inspect_model(ours)
+    assert found.step == 7
+    assert found.damage == [
+        f"{ours / 'latest'} cannot be read ([Errno 21] Is a directory: '{ours / 'latest'}')"
+    ]

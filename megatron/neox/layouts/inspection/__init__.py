@@ -51,7 +51,9 @@ def _folder(path: Path, iteration: int | None, verify: bool) -> Inspection:
     if (path / "config.json").is_file() or any(path.glob("*.safetensors")):
         return inspect_hugging_face(path, verify)
     halves = ", ".join(sorted(half.name for half in path.glob("global_step*.tmp")))
+    deeper = next(iter(neox.checkpoints_below(path)), None)
     raise InputError(
         f"{path} holds no global_stepN folder, no layer files, no config.json and no .safetensors"
         + (f", but what a killed run left behind: {halves}" if halves else "")
+        + (f"; give the folder below it that does, such as {deeper}" if deeper else "")
     )

@@ -36,10 +36,10 @@ def inspect_checkpoints(
 def _latest(path: Path) -> tuple[str | None, str | None]:
     """What `latest` says, and what is wrong with it."""
     file = path / neox.LATEST
-    if not file.is_file():
-        return None, None
     try:
         return file.read_text(encoding="utf-8").strip(), None
+    except FileNotFoundError:
+        return None, None
     except (UnicodeDecodeError, OSError) as error:
         return None, f"{file} cannot be read ({error})"
 
