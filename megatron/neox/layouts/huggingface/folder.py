@@ -32,6 +32,10 @@ from megatron.neox.tokenizers.export import first_token, tokenizer_json, write_t
 FAMILIES = (GPT_NEOX, GPT2, LLAMA)
 SHARD_BYTES = 2 * 10**9
 
+_MOST_POSITIONS = (
+    2**24
+)  # a larger number was damaged, and would cost its memory before any tensor is looked at
+
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 """Number formats by the name that configs and commands use."""
 
@@ -94,6 +98,10 @@ def _model_of(settings: Settings, family: Family) -> ModelConfig:
         if not settings.problems:
             model = ModelConfig(**keys)
             settings.problems += [str(problem) for problem in conflicts(Config(model=model))]
+            if (count := model.max_position_embeddings) > _MOST_POSITIONS:
+                settings.problems.append(
+                    f"it asks for {count} positions, and no model has more than {_MOST_POSITIONS}"
+                )
     except ValidationError as error:
         for fault in error.errors(include_url=False):
             settings.problems.append(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}")
