@@ -15,7 +15,7 @@ from megatron.neox.config import Config, TokenizerConfig
 from megatron.neox.conversion import hub
 from megatron.neox.conversion.card import write_card
 from megatron.neox.conversion.check import TOLERANCE, check_export
-from megatron.neox.conversion.folders import appearing_folder, refuse_existing
+from megatron.neox.conversion.folders import appearing_folder, refuse_existing, saying_where
 from megatron.neox.conversion.inputs import TOKENIZER_FOLDER, Opened, open_input
 from megatron.neox.conversion.quantization_check import check_quantization
 from megatron.neox.conversion.tokenizer_files import copy_tokenizer, tokenizer_in
@@ -68,7 +68,7 @@ def convert(wanted: Conversion, say: Say) -> None:
             in the way of the output. Nothing is left under the output's name.
     """
     _refuse_options(wanted)
-    refuse_existing(wanted.output)
+    refuse_existing(wanted.output, is_file=wanted.target == "gguf")
     with tempfile.TemporaryDirectory() as workspace:
         opened = open_input(
             wanted.source, configs=wanted.configs, iteration=wanted.iteration, workspace=Path(workspace)
@@ -200,8 +200,9 @@ def _to_engine(opened: Opened, wanted: Conversion, say: Say) -> None:
     if opened.tokenizer is None:
         raise UserError(f"--to {wanted.target} needs a tokenizer, and {wanted.source} has none")
     write = gguf.write_file if wanted.target == "gguf" else ctranslate2.write_folder
-    wanted.output.parent.mkdir(parents=True, exist_ok=True)
-    write(opened.stored, wanted.output, tokenizer=opened.tokenizer, quantization=wanted.quantization)
+    with saying_where(wanted.output):
+        wanted.output.parent.mkdir(parents=True, exist_ok=True)
+        write(opened.stored, wanted.output, tokenizer=opened.tokenizer, quantization=wanted.quantization)
     say(f"wrote {wanted.output}")
     if wanted.quantization and wanted.check:
         after = gguf.open_file(wanted.output) if wanted.target == "gguf" else wanted.output

@@ -294,3 +294,19 @@ def test_a_damaged_tokenizer_is_told_of_and_not_replaced(
     assert section.tokenizer_type == "HFTokenizer"
     with pytest.raises(VocabularyError, match=r"tokenizer\.json"):
         build_tokenizer(section)
+
+
+@pytest.mark.parametrize("target", ["hf", "neox", "gguf", "ctranslate2"])
+def test_an_output_that_cannot_be_is_one_message(tmp_path: Path, target: str) -> None:
+    ours = write_miniature(tmp_path, tmp_path / "ours", rows=NUM_BYTES)
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("nowhere")
+    (tmp_path / "empty").mkdir()
+    before = sorted(tmp_path.iterdir())
+    for name in ("file/new", "x" * 300, "link"):
+        with pytest.raises(OutputError, match="give another --output"):
+            run(ours, tmp_path / name, target, check=False)
+    if target == "gguf":
+        with pytest.raises(OutputError, match="empty exists; give another --output"):
+            run(ours, tmp_path / "empty", target)
+    assert sorted(tmp_path.iterdir()) == before
