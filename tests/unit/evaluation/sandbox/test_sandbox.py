@@ -245,5 +245,6 @@ def test_filters_are_built_for_both_machines_and_no_other() -> None:
     assert len(seccomp.build_filter(77, "x86_64")) % 8 == 0
     assert seccomp.build_filter(77, "x86_64") != seccomp.build_filter(78, "x86_64")
     assert seccomp.build_filter(77, "aarch64") != seccomp.build_filter(77, "x86_64")
+    assert seccomp.with_pid(seccomp.prepare_filter(), 77) == seccomp.build_filter(77)
     with pytest.raises(KeyError):
         seccomp.build_filter(77, "riscv64")

@@ -77,13 +77,13 @@ def main(settings: Settings) -> None:
 
 
 def _serve(control: socket.socket, settings: Settings, ruleset: int | None) -> None:
-    child = 0
+    child, call_filter = 0, seccomp.prepare_filter()
     while True:
         order, descriptors, _, _ = socket.recv_fds(control, 1, 2)
         if order == b"S":
             child = os.fork()
             if child == 0:
-                _become_candidate(control, settings, ruleset, descriptors)
+                _become_candidate(control, settings, ruleset, call_filter, descriptors)
             for descriptor in descriptors:
                 os.close(descriptor)
             control.sendall(struct.pack("=i", child))
@@ -99,7 +99,11 @@ def _serve(control: socket.socket, settings: Settings, ruleset: int | None) -> N
 
 
 def _become_candidate(
-    control: socket.socket, settings: Settings, ruleset: int | None, descriptors: list[int]
+    control: socket.socket,
+    settings: Settings,
+    ruleset: int | None,
+    call_filter: bytes,
+    descriptors: list[int],
 ) -> None:
     """Never returns: the child gives up everything, serves one candidate and ends."""
     code = 1
@@ -118,7 +122,7 @@ def _become_candidate(
         if ruleset is not None:
             landlock.restrict_self(ruleset)
             os.close(ruleset)
-        seccomp.restrict_self()
+        seccomp.restrict_self(call_filter)
         candidate.serve(commands, replies)
         code = 0
     finally:

@@ -114,14 +114,28 @@ def _allow_values(values: Sequence[int]) -> list[_Instruction]:
     return [step for value in values for step in ((_EQUAL, 0, 1, value), _result(_ALLOW))]
 
 
-def restrict_self() -> None:
-    """Put the filter on this process, for good.
+# Stands for the process' number in a filter that is made before the process is.
+_ANY_PID = 0x5EC0117A
+
+
+def prepare_filter() -> bytes:
+    """The filter of a process to come, so that it has nothing left to do but to fill in its number."""
+    return build_filter(_ANY_PID)
+
+
+def with_pid(prepared: bytes, pid: int) -> bytes:
+    """A prepared filter for a process."""
+    return prepared.replace(struct.pack("=I", _ANY_PID), struct.pack("=I", pid))
+
+
+def restrict_self(prepared: bytes) -> None:
+    """Put a prepared filter on this process, for good.
 
     Raises:
         OSError: the kernel refuses.
     """
     libc = ctypes.CDLL(None, use_errno=True)
-    program = build_filter(os.getpid())
+    program = with_pid(prepared, os.getpid())
     buffer = ctypes.create_string_buffer(program, len(program))
     header = struct.pack("@HP", len(program) // 8, ctypes.addressof(buffer))
     number = _SYSCALL_OF_SECCOMP[platform.machine()]
