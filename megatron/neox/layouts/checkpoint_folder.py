@@ -53,7 +53,10 @@ def find_checkpoint(
         if strict:
             raise CheckpointError(_nothing_there(folder))
         return None
-    problem = _problem(chosen, candidates, weights_only)
+    if chosen in candidates.values():
+        problem = _problem(chosen, candidates, weights_only)
+    else:
+        problem = f"{folder / neox.LATEST} names {_latest(folder) or 'nothing'}, which is missing"
     if problem is None:
         return chosen
     others = (path for path in candidates.values() if path != chosen)
@@ -119,8 +122,8 @@ def _latest(folder: Path) -> str | None:
         return (folder / neox.LATEST).read_text(encoding="utf-8").strip()
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except UnicodeDecodeError:
-        return "?"
+    except (UnicodeDecodeError, OSError):
+        return "what cannot be read"
 
 
 def _chosen(folder: Path, candidates: dict[int, Path], iteration: int | None) -> Path | None:
@@ -141,8 +144,6 @@ def _chosen(folder: Path, candidates: dict[int, Path], iteration: int | None) ->
 
 def _problem(path: Path, candidates: dict[int, Path], weights_only: bool) -> str | None:
     """What is wrong with a checkpoint, its name among it; none where it is intact."""
-    if path not in candidates.values():
-        return f"{path.parent / neox.LATEST} names {path.name}, which is missing"
     damage = _damage(path, weights_only)
     if damage is None and any((other / NAME).exists() for other in candidates.values()):
         damage = f"{NAME} is missing, which is written last"
@@ -174,8 +175,6 @@ def _nothing_there(folder: Path) -> str:
         return f"load: {folder} does not exist; give a folder that holds global_step* folders"
     halves = sorted(path.name for path in folder.glob(f"global_step*{_TEMPORARY}"))
     unfinished = f" ({halves[0]} was not written to its end)" if halves else ""
-    inside = sorted(
-        path.parent for path in folder.glob("*/global_step*") if neox.step_of(path.name) is not None
-    )
-    meant = f" (such as {inside[0]})" if inside else ""  # a tar that was unpacked one folder deeper
+    inside = neox.checkpoints_below(folder)
+    meant = f" (such as {inside[0]})" if inside else ""
     return f"load: {folder} holds no checkpoint{unfinished}; give a folder that holds global_step* folders{meant}"

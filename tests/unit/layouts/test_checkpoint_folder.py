@@ -195,6 +195,26 @@ def test_a_latest_that_names_nothing_is_an_error(tmp_path: Path) -> None:
         find_checkpoint(tmp_path, strict=False)
 
 
+@pytest.mark.parametrize("named", ["../../elsewhere", "../other/global_step10", "/etc", "\udcff", ""])
+def test_a_latest_that_leads_elsewhere_is_not_followed(tmp_path: Path, named: str) -> None:
+    folder = tmp_path / "run"
+    make(folder, 10)
+    make(tmp_path / "other", 10)
+    (folder / "latest").write_text(named, errors="surrogateescape")
+    shown = {"\udcff": "what cannot be read", "": "nothing"}.get(named, named)
+    with pytest.raises(CheckpointError) as caught:
+        find_checkpoint(folder, strict=False)
+    assert str(caught.value).startswith(f"{folder / 'latest'} names {shown}, which is missing\n")
+    assert "give --iteration 10 to load it" in str(caught.value)
+
+
+def test_a_folder_in_place_of_latest_is_one_message(tmp_path: Path) -> None:
+    make(tmp_path, 10)
+    (tmp_path / "latest").mkdir()
+    with pytest.raises(CheckpointError, match="latest names what cannot be read, which is missing"):
+        find_checkpoint(tmp_path, strict=False)
+
+
 def test_an_absent_or_empty_folder_is_a_fresh_start_for_training_only(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "metrics.jsonl").touch()
