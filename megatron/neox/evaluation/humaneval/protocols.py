@@ -42,7 +42,7 @@ def _polycoder(problem: Problem, sample: Sample) -> str:
 
 
 def _codeparrot(problem: Problem, sample: Sample) -> str:
-    return drop_last_block(problem.prompt.strip() + sample.text)
+    return drop_last_block(_prompt(problem, sample) + sample.text)
 
 
 def _openai(problem: Problem, sample: Sample) -> str:
@@ -50,8 +50,12 @@ def _openai(problem: Problem, sample: Sample) -> str:
 
 
 def _bigcode(problem: Problem, sample: Sample) -> str:
-    prompt = problem.prompt.strip() if sample.context is None else sample.context
-    return prompt + cut_at_first(sample.text, _BIGCODE)
+    return _prompt(problem, sample) + cut_at_first(sample.text, _BIGCODE)
+
+
+def _prompt(problem: Problem, sample: Sample) -> str:
+    """What the completion followed: a file that does not say is of openai/human-eval's form, as the task has it."""
+    return problem.prompt if sample.context is None else sample.context
 
 
 PROTOCOLS = {

@@ -45,9 +45,10 @@ def test_a_program_is_cut_as_its_protocol_has_it(protocol: str, completion: str 
     assert _program(protocol, completion) == program
 
 
-def test_bigcode_keeps_the_prompt_as_the_model_got_it() -> None:
+def test_a_program_begins_with_the_prompt_as_the_model_got_it() -> None:
     assert _program("bigcode", BODY, PROMPT) == PROMPT + BODY
-    assert _program("bigcode", BODY, None) == PROMPT.strip() + BODY
+    assert _program("bigcode", BODY, None) == PROMPT + BODY
+    assert _program("codeparrot", BODY + "\n#", None) == PROMPT + BODY
 
 
 def test_the_cuts_are_those_of_the_originals() -> None:
