@@ -343,6 +343,9 @@ def test_misuse_is_told_in_one_message(origin: Origin, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     done = download(origin, tmp_path, NAME, "--output", "file")
     assert (done.returncode, "cannot write file" in done.stderr) == (2, True)
+    for output in ("/proc/nowhere", "a" * 300):
+        done = download(origin, tmp_path, NAME, "--output", output)
+        assert (done.returncode, f"cannot write {output}: " in done.stderr) == (2, True)
     done = download(origin, tmp_path, NAME, "--mirror", "nowhere")
     assert (done.returncode, "cannot be fetched" in done.stderr) == (1, True)
     done = download(origin, tmp_path, NAME, "--retries", "-1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
@@ -22,12 +23,14 @@ def alone_in(folder: Path) -> Iterator[None]:
     Raises:
         OutputError: another download holds it, or it cannot be written.
     """
-    is_new = not folder.exists()
     path = folder / LOCK_NAME
     try:
+        is_new = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
         file = path.open("ab")  # for writing, which a lock over NFS needs
-    except (PermissionError, NotADirectoryError, FileExistsError) as error:
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):  # no other name helps
+            raise
         raise OutputError(f"cannot write {folder}: {error.strerror}; give another --output") from error
     with file:
         if not _is_taken(file.fileno(), path):
