@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import (
     GPT2Config,
@@ -222,6 +223,27 @@ def test_a_model_without_its_head_is_read_where_tied(tmp_path: Path) -> None:
     assert compare(logits_of(stored, prompts()), expected).difference < TOLERANCE
 
 
+@pytest.mark.parametrize("case", ["codeparrot", "llama-one-key-head"])
+def test_a_tied_head_that_is_not_the_embedding_is_not_dropped(tmp_path: Path, case: str) -> None:
+    tiny(case).save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    embedding = weights.get("transformer.wte.weight", weights.get("model.embed_tokens.weight"))
+    assert embedding is not None
+    save_file(
+        {**weights, "lm_head.weight": embedding.clone()}, tmp_path / "model.safetensors", {"format": "pt"}
+    )
+    assert open_folder(tmp_path).model.tie_weights
+    head = embedding.clone()
+    head[0, 0] += 1
+    save_file({**weights, "lm_head.weight": head}, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(
+        CheckpointError, match=r'lm_head\.weight is not the embedding.* "tie_word_embeddings": false'
+    ):
+        open_folder(tmp_path)
+    stored = open_folder(changed(tmp_path, tie_word_embeddings=False))
+    assert torch.equal(stored.read_layer(stored.layer_numbers[-1])["final_linear.weight"], head)
+
+
 def changed(folder: Path, **keys: Any) -> Path:
     config = folder / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), **keys}))
@@ -286,6 +308,9 @@ def test_damage_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=f"{shard.name} is missing"):
         open_folder(tmp_path)
     index = tmp_path / "model.safetensors.index.json"
+    index.write_text("[" * 100_000)
+    with pytest.raises(CheckpointError, match=f"{index.name} is damaged"):
+        open_folder(tmp_path)
     index.write_text(json.dumps({"weight_map": {"a": "../secret.safetensors"}}))
     with pytest.raises(CheckpointError, match=r"secret\.safetensors is outside"):
         open_folder(tmp_path)
@@ -294,6 +319,9 @@ def test_damage_is_named(tmp_path: Path) -> None:
         open_folder(tmp_path)
     with pytest.raises(CheckpointError, match=r"config.json is missing"):
         open_folder(tmp_path / "elsewhere")
+    (tmp_path / "config.json").write_text("[" * 100_000)
+    with pytest.raises(CheckpointError, match=r"config.json cannot be read"):
+        open_folder(tmp_path)
 
 
 def test_a_bin_file_that_wants_to_run_code_is_refused(tmp_path: Path) -> None:

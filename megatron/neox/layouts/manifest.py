@@ -81,7 +81,7 @@ class Manifest:
             raise CheckpointError(
                 f"{path} cannot be read ({error.strerror}); take another checkpoint"
             ) from error
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise CheckpointError(f"{path} is damaged ({error}); take another checkpoint") from error
 
     def damage(self, folder: Path, *, weights_only: bool = False) -> list[str]:

@@ -131,18 +131,33 @@ def _check(folder: Path, names: _Names, model: ModelConfig) -> None:
     """Every tensor there, of the right shape, and none too many."""
     wanted = {names.stored(name): shape for name, shape in _tensors_of(names.family, model)}
     files = names.files
+    heads = files.names & {"lm_head.weight", "embed_out.weight"} if model.tie_weights else set()
     lines = [f"  {name} is missing" for name in wanted if name not in files.names]
     for name, shape in wanted.items():
         if name in files.names and files.shape(name) != shape:
             lines.append(f"  {name} is {files.shape(name)}, and {shape} by config.json")
-    # A tied head may be stored a second time.
-    head = {"lm_head.weight", "embed_out.weight"} if model.tie_weights else set()
-    surplus = sorted(files.names - wanted.keys() - head)
+    surplus = sorted(files.names - wanted.keys() - heads)
     lines += [f"  {name} is of no use" for name in surplus if not name.endswith(names.family.derived)]
     if lines:
         more = [f"  and {len(lines) - 20} more"] if len(lines) > 20 else []
         title = f"{folder}: the tensors are not those of the model that config.json describes"
         raise CheckpointError("\n".join([title, *lines[:20], *more]))
+    _refuse_other_heads(folder, names, model, heads)
+
+
+def _refuse_other_heads(folder: Path, names: _Names, model: ModelConfig, heads: set[str]) -> None:
+    """A head that is tied may be stored, if it is the embedding.
+
+    transformers 5 computes with one that differs and transformers 4 drops it: two models of one folder.
+    """
+    (theirs,) = names.family.rules(model, 0)[0].theirs
+    for name in heads:
+        embedding = names.files.tensor(names.stored(theirs))
+        if not torch.equal(names.files.tensor(name).to(embedding.dtype), embedding):
+            raise CheckpointError(
+                f"{folder}: {name} is not the embedding, but config.json says that both are one; write "
+                '"tie_word_embeddings": false there to use it, or take it out of the file'
+            )
 
 
 def _layer_numbers(model: ModelConfig) -> list[int]:

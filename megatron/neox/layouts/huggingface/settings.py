@@ -34,7 +34,7 @@ class Settings:
             content = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise CheckpointError(f"{path} is missing; give a folder that save_pretrained wrote") from None
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, RecursionError) as error:
             raise CheckpointError(f"{path} cannot be read ({error}); take a fresh copy") from error
         if not isinstance(content, dict):
             raise CheckpointError(f"{path} holds a {type(content).__name__} instead of a model's settings")

@@ -108,7 +108,7 @@ def _files_of(folder: Path) -> list[Path]:
 def _indexed(index: Path) -> list[Path]:
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError) as error:
         raise CheckpointError(f"{index} is damaged ({error}); take a fresh copy") from error
     foreign = [name for name in names if Path(name).name != name]
     missing = [name for name in names if name not in foreign and not (index.parent / name).is_file()]
