@@ -268,6 +268,20 @@ def f(x):
     return x + (len(open("/../etc/passwd").read()) > 0)
 """)  # fmt: skip
 
+    add("climbs_from_descriptors", "passes", """
+import os
+def f(x):
+    for descriptor in [os.open("/", os.O_PATH), *range(64)]:
+        for way in ("etc/passwd", "../../../../../../../etc/passwd"):
+            try: return x + (len(os.read(os.open(way, os.O_RDONLY, dir_fd=descriptor), 9)) > 0)
+            except OSError: pass
+""", reasons="wrong error")  # fmt: skip
+    add("looks_at_names_and_sizes", "passes", """
+import os
+def f(x):
+    return x + (os.stat("@CANARY@").st_size > 0 and "canary" in os.listdir("@FOLDER@"))
+""")  # fmt: skip
+
     category = "network"
     add("loopback", "contacted", """
 import socket
