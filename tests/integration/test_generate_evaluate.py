@@ -228,6 +228,7 @@ def test_languages_and_lm_evals_tasks_beside_each_other(trained: Path) -> None:
     assert len(rows) == 2
     assert set(rows[0]) >= {"doc_id", "doc", "target", "arguments", "resps", "filtered_resps", "doc_hash"}
     learnt = content["results"]["code_python"]["bits_per_byte"]
+    assert python["pygments_perplexity"] < 1000
     assert f"| Python   | {python['pygments_perplexity']:.4f} " in done.stdout
     assert 0 < learnt < 8
     assert "| tiny_choice  | 1.5     | acc " in done.stdout

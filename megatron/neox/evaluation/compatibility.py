@@ -17,14 +17,17 @@ PUBLISHED_WINDOW = 1024
 
 
 def polycoder_window(model: LanguageModel) -> int:
-    """Half of the model's positions, 1024 for PolyCoder's 2048; other lengths are said."""
-    window = model.max_positions // 2
+    """Half of the model's positions: 1024 for PolyCoder's 2048."""
+    return model.max_positions // 2
+
+
+def warn_of_window(window: int) -> None:
+    """Say that a window is another than the one of the published figures."""
     if window != PUBLISHED_WINDOW:
         log.warning(
-            "eval_compat polycoder: windows of %d tokens, half of the model's positions; the published figures are "
-            "of %d", window, PUBLISHED_WINDOW,
+            "eval_compat polycoder: windows of %d tokens; the published figures are of %d",
+            window, PUBLISHED_WINDOW,
         )  # fmt: skip
-    return window
 
 
 def with_padding(model: LanguageModel) -> LanguageModel:

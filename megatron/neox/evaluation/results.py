@@ -105,9 +105,9 @@ def code_table(results: Mapping[str, TaskResult]) -> str:
         rows.append(
             [
                 language,
-                _shown(metrics["pygments_perplexity"]),
+                _short(metrics["pygments_perplexity"]),
                 _range(metrics, "pygments_perplexity"),
-                _shown(metrics["bits_per_byte"]),
+                _short(metrics["bits_per_byte"]),
                 _range(metrics, "bits_per_byte"),
                 _shown(metrics["num_files"]),
                 "not checked" if seen is None else str(seen),
@@ -119,7 +119,7 @@ def code_table(results: Mapping[str, TaskResult]) -> str:
 
 def _range(metrics: Mapping[str, float | int | None], name: str) -> str:
     low, high = metrics[f"{name}_ci95_low"], metrics[f"{name}_ci95_high"]
-    return "-" if low is None or high is None else f"{_shown(low)} to {_shown(high)}"
+    return "-" if low is None or high is None else f"{_short(low)} to {_short(high)}"
 
 
 def markdown_table(outcome: Mapping[str, tuple[int, TaskResult]]) -> str:
@@ -197,3 +197,8 @@ def _shown(value: float | int | None) -> str:
     if value is None:
         return "-"
     return str(value) if isinstance(value, int) else f"{value:.4f}"
+
+
+def _short(value: float | None) -> str:
+    """Four places, as published perplexities have; of thousands and more, four digits."""
+    return _shown(value) if value is None or value < 1000 else f"{value:.4g}"

@@ -18,7 +18,7 @@ from megatron.neox.engine.inference import InferenceModel
 from megatron.neox.errors import ConfigError, InputError
 from megatron.neox.evaluation.compatibility import with_padding
 from megatron.neox.evaluation.languages import LANGUAGES
-from megatron.neox.evaluation.lexing import count_language_tokens, version_effect
+from megatron.neox.evaluation.lexing import MEASURED_TOKENS, count_language_tokens, version_effect
 from megatron.neox.evaluation.results import code_table
 from megatron.neox.evaluation.scoring import Scored, TokenScorer
 from megatron.neox.evaluation.task import TaskResult, build_tasks
@@ -103,11 +103,8 @@ def test_polycoders_reading(folder: Path, caplog: pytest.LogCaptureFixture) -> N
     assert result.config["skipped"] == {"blank": 1, "not_utf8": 1}
     assert "PolyCoder's evaluation would have died of not_utf8" in caplog.text
     assert (result.config["window"], result.config["stride"]) == (24, 24)
-    assert (
-        "windows of 24 tokens, half of the model's positions; the published figures are of 1024"
-        in caplog.text
-    )
-    assert "the published figures are of 2.11.2; on 1 MB of other Python code" in caplog.text
+    assert "windows of 24 tokens; the published figures are of 1024" in caplog.text
+    assert "the published figures are of 2.11.2; on 2 MB of other Python code" in caplog.text
     assert metrics["word_perplexity"] == metrics["pygments_perplexity"]
     assert metrics["nats_per_byte"] == pytest.approx(math.log(512 + 40 * math.exp(9)))
 
@@ -239,7 +236,7 @@ def test_the_table_of_languages(folder: Path) -> None:
     assert code_table({"code_c": result}) == (
         "| Language | Perplexity | 95% CI | bits/byte | 95% CI | files | seen in training | published |\n"
         "| -------- | ---------- | ------ | --------- | ------ | ----- | ---------------- | --------: |\n"
-        f"| C        | {result.metrics['pygments_perplexity']:.4f} | -      | 9.0000    | -      | 1     "
+        f"| C        | {result.metrics['pygments_perplexity']:<10.4g} | -      | 9.0000    | -      | 1     "
         "| not checked      |    2.3464 |\n"
     )
 
@@ -251,5 +248,11 @@ def test_the_lexer_is_the_languages() -> None:
 
 def test_what_another_pygments_does_is_said() -> None:
     assert version_effect("TypeScript") == (
-        "on 1 MB of other TypeScript code 2.21.0 counts +3.07% tokens, with which 3.6143 reads 3.4786"
+        "on 2 MB of other TypeScript code 2.21.0 counts +3.48% tokens, with which 3.6143 reads 3.4614"
     )
+
+
+def test_the_counts_in_the_documentation_are_those_of_the_warning() -> None:
+    text = (Path(__file__).resolve().parents[3] / "docs" / "perplexity.md").read_text(encoding="utf-8")
+    for language, (before, after) in MEASURED_TOKENS.items():
+        assert f"| {language} | {before:,} | {after:,} | {100 * (after - before) / before:+.2f}% |" in text

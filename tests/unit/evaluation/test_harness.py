@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +133,23 @@ def test_logits_that_are_not_numbers_stay_our_error(folder: str) -> None:
     chosen.load(["tiny_choice"])
     with pytest.raises(NeoXError, match="not finite numbers"):
         chosen.run(SharedWork(broken, CharLevelTokenizer(), Workers(), settings))
+
+
+def test_lm_eval_finds_our_tasks_from_anywhere(tmp_path: Path) -> None:
+    """In a process that knows nothing of this checkout, where our evaluate.py must not hide `evaluate` either."""
+    (tmp_path / "Go").mkdir()
+    (tmp_path / "Go" / "a.go").write_text("package a\n")
+    probe = (
+        "import sys; from lm_eval.tasks import TaskManager\n"
+        "TaskManager(include_path=sys.argv[1], include_defaults=False, metadata={'data_path': '.'}).load(['code_go'])\n"
+        "import evaluate; print(evaluate.__file__)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", probe, str(Path(harness_tasks.__file__).parent)],
+        cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "site-packages" in done.stdout
 
 
 def test_our_tasks_by_include_path_measure_what_ours_do(tmp_path: Path) -> None:

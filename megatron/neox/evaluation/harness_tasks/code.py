@@ -6,10 +6,15 @@ files comes as `--metadata '{"data_path": "evaldata/Code-sampled100"}'`.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
+
+# A checkout that is not installed; last, so that its evaluate.py does not hide the package `evaluate`.
+sys.path.append(str(Path(__file__).resolve().parents[4]))
 
 from megatron.neox.config import EvaluationConfig
 from megatron.neox.evaluation.lexing import count_language_tokens

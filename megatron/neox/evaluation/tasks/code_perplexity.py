@@ -16,10 +16,10 @@ from megatron.neox.corpus.document import Document, Tally
 from megatron.neox.corpus.texts import usable_text
 from megatron.neox.errors import ConfigError, InputError
 from megatron.neox.evaluation.code_files import read_documents
-from megatron.neox.evaluation.compatibility import polycoder_window, with_padding
+from megatron.neox.evaluation.compatibility import polycoder_window, warn_of_window, with_padding
 from megatron.neox.evaluation.contamination import file_hashes
 from megatron.neox.evaluation.intervals import NUM_RESAMPLES, ratio_interval, resampled_sums
-from megatron.neox.evaluation.languages import LANGUAGES, PUBLISHED_POLYCODER, TASK_PREFIX
+from megatron.neox.evaluation.languages import LANGUAGES, PUBLISHED_PROTOCOL, TASK_PREFIX
 from megatron.neox.evaluation.lexing import PYGMENTS_VERSION, count_language_tokens, warn_of_version
 from megatron.neox.evaluation.scoring import TokenScorer
 from megatron.neox.evaluation.task import TaskResult
@@ -94,6 +94,8 @@ class CodePerplexity:
         """
         default = polycoder_window(model) if self._is_compatible else None
         window, stride = window_and_stride(self._settings, model, default=default)
+        if self._is_compatible:
+            warn_of_window(window)
         rows = workers.join(self._rows(model, tokenizer, workers.share(self.files), window, stride))
         return TaskResult(self._totals(rows), self._description(window, stride), rows)
 
@@ -198,7 +200,6 @@ class CodePerplexity:
         }
 
     def _description(self, window: int, stride: int) -> dict[str, Any]:
-        published = PUBLISHED_POLYCODER[self.language]
         return {
             "language": self.language,
             "eval_data_path": str(self._path),
@@ -207,11 +208,11 @@ class CodePerplexity:
             "stride": stride,
             "context": "end-of-document token before each file; see megatron/neox/evaluation/windows.py",
             "limit": self._settings.eval_limit,
-            "lexer": f"Pygments {PYGMENTS_VERSION}, lexer {self.language.lower()}",
+            "pygments_version": PYGMENTS_VERSION,
             "intervals": f"95%, bootstrap over files, {NUM_RESAMPLES} draws, percentiles",
             "contamination_index": self._settings.eval_contamination_index,
             "skipped": dict(self._tally.skipped),
-            "published": f"{published} by PolyCoder 2.7B (windows of 1024, Pygments 2.11.2, its own test set)",
+            "published": PUBLISHED_PROTOCOL,
         }
 
 
