@@ -11,6 +11,8 @@ from megatron.neox.evaluation.humaneval.problems import Problem
 from megatron.neox.evaluation.humaneval.samples import Sample
 
 _BLOCKS = ("\nclass", "\ndef", "\n#", "\n@", "\nprint", "\nif")
+# Chen et al. 2021, section 3.1; those after which its paper stops sampling.
+_CODEX = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")
 _BIGCODE = (*_BLOCKS, "\n```", "<file_sep>")
 
 
@@ -22,6 +24,8 @@ class Protocol:
     description: str
     stops: Sequence[str]
     """Texts at which it ends a completion; none leaves it whole."""
+    sampling_stops: Sequence[str]
+    """Texts at which a sampler may stop and leave the verdict as it is."""
     program: Callable[[Problem, Sample], str]
     timeout_seconds: float = 3.0
 
@@ -62,19 +66,27 @@ PROTOCOLS = {
     protocol.name: protocol
     for protocol in (
         Protocol(
-            "polycoder", "cut at the first stop, after the prompt as the task has it", _BLOCKS, _polycoder
+            "polycoder",
+            "cut at the first stop, after the prompt as the task has it",
+            _BLOCKS,
+            _BLOCKS,
+            _polycoder,
         ),
         Protocol(
             "codeparrot",
             "everything from the last stop of prompt and completion on is dropped: a bug of the original, which "
             "removes the function itself where nothing follows it, so that the figure is too low",
             _BLOCKS,
+            (),
             _codeparrot,
         ),
-        Protocol("openai", "the completion as it stands; stops are the sampler's business", (), _openai),
+        Protocol(
+            "openai", "the completion as it stands; stops are the sampler's business", (), _CODEX, _openai
+        ),
         Protocol(
             "bigcode",
             "cut at the first stop, after the prompt as the model got it",
+            _BIGCODE,
             _BIGCODE,
             _bigcode,
         ),

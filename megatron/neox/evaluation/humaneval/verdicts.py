@@ -37,11 +37,6 @@ class Scorer:
     protocol: Protocol
     sandbox: Sandbox
 
-    def trial(self, sample: Sample) -> Trial:
-        """The sample's program with its task's tests."""
-        problem = self.problems[sample.task_id]
-        return problem.trial(self.protocol.program(problem, sample), self.sandbox.limits.wall_seconds)
-
     def score(self, samples: Sequence[Sample], path: Path) -> list[Row]:
         """A row for each sample, in their order, also in the file; what is there already is not done again.
 
@@ -72,27 +67,50 @@ class Scorer:
         missing = [position for position, key in enumerate(keys) if key not in found]
         if missing:
             self_test(self.problems, self.sandbox)
-        trials = (self.trial(samples[position]) for position in missing)
-        for number, verdict in self.sandbox.verdicts(trials):
-            sample, key = samples[missing[number]], keys[missing[number]]
-            found[key] = {
-                "task_id": sample.task_id, "sample": sample.number, "passed": verdict.passed,
-                "result": verdict.result, "reason": verdict.reason, "seconds": verdict.seconds,
-                "completion": sample.completion, "seed": sample.record.get("seed"),
-                "protocol": self.protocol.name, "sandbox": self.sandbox.backend.name, "key": key,
-            }  # fmt: skip
+        chosen = [samples[position] for position in missing]
+        for number, row in _judged(chosen, self.problems, self.protocol, self.sandbox):
+            key = keys[missing[number]]
+            found[key] = {**row, "key": key}
             file.write(json.dumps(found[key]) + "\n")
             file.flush()
 
     def _key(self, sample: Sample) -> str:
         """All that the verdict follows from, and which sample it is of."""
-        trial = self.trial(sample)
+        trial = _trial(sample, self.problems, self.protocol, self.sandbox)
         limits = self.sandbox.limits
         told = (
             sample.task_id, sample.number, trial.program, trial.test, trial.support, limits.wall_seconds,
             limits.memory_bytes,
         )  # fmt: skip
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+
+
+def judge_samples(
+    samples: Sequence[Sample], problems: Mapping[str, Problem], protocol: Protocol, sandbox: Sandbox
+) -> list[Row]:
+    """A row for each sample, in their order; nothing is written."""
+    rows = dict(_judged(samples, problems, protocol, sandbox))
+    return [rows[number] for number in range(len(samples))]
+
+
+def _judged(
+    samples: Sequence[Sample], problems: Mapping[str, Problem], protocol: Protocol, sandbox: Sandbox
+) -> Iterator[tuple[int, Row]]:
+    """Position and row of each sample, in the order in which they come to an end."""
+    trials = (_trial(sample, problems, protocol, sandbox) for sample in samples)
+    for number, verdict in sandbox.verdicts(trials):
+        sample = samples[number]
+        yield number, {
+            "task_id": sample.task_id, "sample": sample.number, "passed": verdict.passed,
+            "result": verdict.result, "reason": verdict.reason, "seconds": verdict.seconds,
+            "completion": sample.completion, "seed": sample.record.get("seed"),
+            "protocol": protocol.name, "sandbox": sandbox.backend.name,
+        }  # fmt: skip
+
+
+def _trial(sample: Sample, problems: Mapping[str, Problem], protocol: Protocol, sandbox: Sandbox) -> Trial:
+    problem = problems[sample.task_id]
+    return problem.trial(protocol.program(problem, sample), sandbox.limits.wall_seconds)
 
 
 def self_test(problems: Mapping[str, Problem], sandbox: Sandbox) -> None:

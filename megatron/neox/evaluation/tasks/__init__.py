@@ -1,6 +1,7 @@
 """What can be measured, one task a file, plugins of kind `task`."""
 
 from megatron.neox.evaluation.tasks.code_perplexity import CodePerplexity
+from megatron.neox.evaluation.tasks.human_eval import HumanEval
 from megatron.neox.evaluation.tasks.perplexity import Perplexity
 
-__all__ = ["CodePerplexity", "Perplexity"]
+__all__ = ["CodePerplexity", "HumanEval", "Perplexity"]
