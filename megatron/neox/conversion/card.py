@@ -9,7 +9,6 @@ from pathlib import Path
 from megatron.neox.config import ModelConfig
 from megatron.neox.config.parameters import num_parameters
 from megatron.neox.conversion.check import Check
-from megatron.neox.conversion.inputs import Opened
 from megatron.neox.files import write_whole
 from megatron.neox.tokenizers import GPT2BPETokenizer, Tokenizer
 from megatron.neox.tokenizers.export import first_token, tokenizer_json
@@ -94,10 +93,13 @@ _CITATION = """
 
 def write_card(
     folder: Path,
-    opened: Opened,
+    model: ModelConfig,
+    tokenizer: Tokenizer | None,
     check: Check | None,
     *,
     name: str,
+    origin: str,
+    step: int,
     command: str,
     notes: Sequence[str],
 ) -> None:
@@ -106,35 +108,38 @@ def write_card(
     Args:
         check: what the check found; none where it was left out.
         name: of the folder in the end.
+        origin: what the model was made of.
+        step: of its training; 0 where that is not known, or there was none.
         command: that writes the folder.
-        notes: why the check's difference is what it is.
+        notes: in what it is not the original.
     """
-    model = opened.stored.model
     model_type = (
         "gpt2" if model.pos_emb == "learned" else "llama" if model.norm.name == "rmsnorm" else "gpt_neox"
     )
     parts = [
         _HEAD.format(name=name, model_type=model_type),
-        _facts(opened, folder),
-        _checked(check, command, notes),
+        _facts(model, folder, origin, step),
+        _checked(
+            check, command, notes, samples="random ids" if tokenizer is None else "code in five languages"
+        ),
         _SCALED if model.scale_attn_by_inverse_layer_idx else "",
-        _vocabulary(model, opened.tokenizer),
+        _vocabulary(model, tokenizer),
         _CAVEATS,
-        _POLYCODER if _is_polycoders(opened.tokenizer) else "",
+        _POLYCODER if _is_polycoders(tokenizer) else "",
         _CITATION,
     ]
     write_whole(folder / "README.md", "".join(parts))
 
 
-def _facts(opened: Opened, folder: Path) -> str:
-    model, rows = opened.stored.model, opened.stored.model.padded_vocab_size or 0
+def _facts(model: ModelConfig, folder: Path, origin: str, step: int) -> str:
+    rows = model.padded_vocab_size or 0
     facts = {
         "Parameters": f"{num_parameters(model, rows):,}",
         "Layers, width, heads": f"{model.num_layers}, {model.hidden_size}, {model.num_attention_heads}",
         "Positions": f"{model.max_position_embeddings} ({model.pos_emb})",
         "Rows of the embedding": str(rows),
-        "Training steps": str(opened.stored.step) if opened.stored.step else "not known",
-        "Made of": opened.stored.kind,
+        **({"Training steps": str(step)} if step else {}),
+        "Made of": origin,
     }
     lines = ["\n## Facts\n\n| | |\n|---|---|\n", *(f"| {key} | {value} |\n" for key, value in facts.items())]
     for path in sorted(folder.glob("*.safetensors")):
@@ -144,12 +149,12 @@ def _facts(opened: Opened, folder: Path) -> str:
     return "".join(lines)
 
 
-def _checked(check: Check | None, command: str, notes: Sequence[str]) -> str:
+def _checked(check: Check | None, command: str, notes: Sequence[str], *, samples: str) -> str:
     if check is None:
         return f"\nWritten by `{command}`: its logits were not compared with those of the original.\n"
     found = (
-        f"\nWritten by `{command}`, which compared the logits of this folder in transformers with those of the "
-        f"original, both in fp32, on code in five languages: {check}.\n"
+        f"\nWritten by `{command}`, which compared the logits of this folder in transformers with those that the "
+        f"training code computes with the same weights, both in fp32, on {samples}: {check}.\n"
     )
     return found + "".join(f"\nNote: {note}.\n" for note in notes)
 

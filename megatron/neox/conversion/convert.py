@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +15,15 @@ import torch
 from megatron.neox.config import Config, TokenizerConfig
 from megatron.neox.conversion import hub
 from megatron.neox.conversion.card import write_card
-from megatron.neox.conversion.check import TOLERANCE, check_export
+from megatron.neox.conversion.check import (
+    TOLERANCE,
+    Check,
+    check_export,
+    compare,
+    logits_of,
+    prompts_for,
+    rounded,
+)
 from megatron.neox.conversion.folders import appearing_folder, refuse_existing, saying_where
 from megatron.neox.conversion.inputs import TOKENIZER_FOLDER, Opened, open_input
 from megatron.neox.conversion.quantization_check import check_quantization
@@ -46,6 +55,8 @@ class Conversion:
         gelu: which function the output calls gelu; none keeps the input's.
         check: compare logits with transformers' (hf), perplexities before and after quantization (gguf, ctranslate2).
         push: repository on the hub to upload to (hf).
+        origin: what the model card says it was made of; by default what the input is found to be.
+        command: what the model card says it was written by; by default this command with these options.
     """
 
     source: str
@@ -58,6 +69,8 @@ class Conversion:
     gelu: Literal["erf", "tanh"] | None = None
     check: bool = True
     push: str | None = None
+    origin: str | None = None
+    command: str | None = None
 
 
 def convert(wanted: Conversion, say: Say) -> None:
@@ -122,42 +135,60 @@ def _to_huggingface(opened: Opened, wanted: Conversion, say: Say) -> None:
     dtype = None if wanted.dtype is None else huggingface.DTYPES[wanted.dtype]
     with appearing_folder(wanted.output) as partial:
         huggingface.write_folder(stored, partial, tokenizer=tokenizer, dtype=dtype)
-        check, reasons = None, []
+        check, notes = None, []
         if wanted.check:
-            check = check_export(stored, partial, tokenizer)
+            check, notes = _check(opened, partial, dtype)
             say(f"check against transformers: {check}")
-            reasons = _reasons(stored, dtype)
-            if not check.is_equal and not reasons:
+            if not check.is_equal:
                 raise CheckpointError(
                     f"{wanted.output} was not written: transformers computes other logits, which no rounding "
                     f"explains (more than {TOLERANCE:.0e} apart); --no-check writes it nevertheless"
                 )
-            for reason in reasons:
-                say(f"note: {reason}")
-        write_card(partial, opened, check, name=wanted.output.name, command=_command(wanted), notes=reasons)
+            for note in notes:
+                say(f"note: {note}")
+        write_card(
+            partial,
+            opened.stored.model,
+            opened.tokenizer,
+            check,
+            name=wanted.output.name,
+            origin=wanted.origin or stored.kind,
+            step=stored.step,
+            command=wanted.command or _command(wanted),
+            notes=notes,
+        )
     say(f"wrote {wanted.output}")
 
 
 def _command(wanted: Conversion) -> str:
     """What a reader may type to do the same; of paths the last part alone."""
     source = wanted.source if not Path(wanted.source).exists() else Path(os.path.abspath(wanted.source)).name
-    words = [
-        "tools/convert_checkpoint.py",
-        "--input",
-        source,
-        "--output",
-        wanted.output.name,
-        "--to",
-        wanted.target,
-    ]
+    words = ["tools/convert_checkpoint.py", *(path.name for path in wanted.configs)]
+    words += ["--input", source, "--output", wanted.output.name, "--to", wanted.target]
     for name in ("iteration", "dtype", "gelu"):
         if (value := getattr(wanted, name)) is not None:
             words += [f"--{name}", str(value)]
-    return " ".join([*words, *([] if wanted.check else ["--no-check"])])
+    return shlex.join([*words, *([] if wanted.check else ["--no-check"])])
+
+
+def _check(opened: Opened, folder: Path, dtype: torch.dtype | None) -> tuple[Check, list[str]]:
+    """Whether the folder computes what it is to compute, and what that changes, where it is not the original.
+
+    What rounding changes is measured here, on both sides of it, so that it never hides a fault of the writing.
+    """
+    stored = opened.stored
+    written = rounded(stored, dtype)
+    check = check_export(written, folder, opened.tokenizer)
+    reasons = _reasons(stored, dtype)
+    if not reasons:
+        return check, []
+    prompts = prompts_for(stored, opened.tokenizer)
+    change = compare(logits_of(stored, prompts), logits_of(written, prompts))
+    return check, [*reasons, f"against the original, in this toolkit: {change}"]
 
 
 def _reasons(stored: StoredModel, dtype: torch.dtype | None) -> list[str]:
-    """Why logits may differ although everything is right."""
+    """Why the folder's logits are not the original's although everything is right."""
     reasons = []
     stored_dtype = stored.read_layer(0)["word_embeddings.weight"].dtype
     if dtype is not None and torch.promote_types(dtype, stored_dtype) != dtype:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,7 +13,7 @@ from typing import Literal
 from megatron.neox.config import Config
 from megatron.neox.config.vocabulary import padded_vocab_size
 from megatron.neox.conversion.convert import Conversion, convert
-from megatron.neox.conversion.folders import appearing_folder, refuse_existing
+from megatron.neox.conversion.folders import appearing_folder, refuse_existing, saying_where
 from megatron.neox.conversion.inputs import TOKENIZER_FOLDER
 from megatron.neox.conversion.tokenizer_files import copy_tokenizer, tokenizer_in
 from megatron.neox.engine.initial import initial_model
@@ -37,7 +38,7 @@ def initialize(
         push: repository on the Hugging Face hub to upload to (hf).
 
     Raises:
-        OutputError: the output exists.
+        OutputError: the output exists, or cannot be written.
         VocabularyError: the tokenizer's files are absent or damaged, or larger than padded_vocab_size.
         UserError: the config names an unknown part, or no Hugging Face model is like this one.
     """
@@ -49,11 +50,20 @@ def initialize(
         _write(config, output, say)
         return
     output = Path(os.path.abspath(output))
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as workspace:
+    with saying_where(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.")
+    with folder as workspace:
         checkpoints = Path(workspace) / f"{output.name}-untrained"
         _write(config, checkpoints, lambda _: None)
-        wanted = Conversion(source=str(checkpoints), output=output, target="hf", push=push)
+        wanted = Conversion(
+            source=str(checkpoints),
+            output=output,
+            target="hf",
+            push=push,
+            origin=f"nothing: untrained weights, seed {config.training.seed}",
+            command=shlex.join(["tools/initialize.py", "CONF", "--output", output.name, "--to", "hf"]),
+        )
         # What was found in the workspace is nothing that was asked for.
         convert(wanted, lambda line: None if line.startswith(workspace) else say(line))
 

@@ -26,6 +26,24 @@ from tests.integration.miniature import NUM_BYTES, stored_miniature, write_minia
 from tests.neox_2022 import Miniature, unpack_tar
 from tests.unit.tokenizers.test_export import ODD_TEXTS
 
+FAMILIES: dict[str, dict[str, Any]] = {
+    "gpt_neox": {},
+    "gpt2": {
+        "pos_emb": "learned",
+        "no_weight_tying": False,
+        "scale_attn_by_inverse_layer_idx": True,
+        "attention_softmax_in_fp32": True,
+    },
+    "llama": {
+        "norm": "rmsnorm",
+        "activation": "swiglu",
+        "mlp_type": "llama",
+        "num_kv_heads": 1,
+        "use_bias_in_mlp": False,
+        "use_bias_in_attn_linear": False,
+    },
+}
+
 
 def run(source: Path | str, output: Path, target: Any, **options: Any) -> list[str]:
     """What the command says."""
@@ -110,6 +128,9 @@ def test_legacy_rotary_tables_are_explained_and_not_refused(tmp_path: Path) -> N
     said = run(ours, tmp_path / "hf", "hf")
     assert said[1].startswith("check against transformers: largest difference ")
     assert "rotary_table is fp16_legacy, and transformers knows fp32 angles alone" in said[2]
+    assert said[3].startswith("note: against the original, in this toolkit: largest difference ")
+    assert said[3] in {"note: " + line.removeprefix("Note: ").removesuffix(".")
+                       for line in (tmp_path / "hf/README.md").read_text().splitlines()}  # fmt: skip
     assert "fp16_legacy" in (tmp_path / "hf/README.md").read_text()
 
 
@@ -117,23 +138,25 @@ def test_rounded_weights_are_explained_and_not_refused(tmp_path: Path) -> None:
     ours = write_miniature(tmp_path, tmp_path / "ours", rows=NUM_BYTES)
     said = run(ours, tmp_path / "hf", "hf", dtype="bf16")
     assert said[2] == "note: the weights were rounded from float32 to bfloat16"
+    assert said[3].startswith("note: against the original, in this toolkit: largest difference ")
     assert weights(tmp_path / "hf", tmp_path / "w")["0.word_embeddings.weight"].dtype == torch.bfloat16
     # Once they are rounded, the same numbers must come out everywhere.
     assert len(run(tmp_path / "hf", tmp_path / "wide", "hf", dtype="fp32")) == 3
 
 
-def test_a_difference_in_the_logits_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("dtype", [None, "bf16"])
+def test_a_difference_in_the_logits_leaves_nothing(tmp_path: Path, dtype: str | None) -> None:
     """A disk that gives other bits each time it is read: what is written is not what is compared."""
     whole, reads = stored_miniature(tmp_path, rows=NUM_BYTES), iter(range(1000))
 
     def read_layer(number: int) -> dict[str, Tensor]:
-        return {name: tensor + 1e-3 * next(reads) for name, tensor in whole.read_layer(number).items()}
+        return {name: tensor + 1e-2 * next(reads) for name, tensor in whole.read_layer(number).items()}
 
     assert whole.tokenizer is not None
     stored = StoredModel("failing disk", tmp_path, whole.model, whole.tokenizer, read_layer)
     opened = Opened("disk", stored, build_tokenizer(whole.tokenizer), [])
     with pytest.raises(CheckpointError, match="was not written: transformers computes other logits"):
-        job._to_huggingface(opened, Conversion("disk", tmp_path / "hf", "hf"), print)
+        job._to_huggingface(opened, Conversion("disk", tmp_path / "hf", "hf", dtype=dtype), print)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -272,9 +295,10 @@ def test_a_models_plugins_go_with_it(polycoder: Path, tmp_path: Path) -> None:
         run(tmp_path / "ours", tmp_path / "hf", "hf")
 
 
-def test_where_fp32_cannot_tell_fp64_does(tmp_path: Path) -> None:
+@pytest.mark.parametrize("family", FAMILIES)
+def test_where_fp32_cannot_tell_fp64_does(tmp_path: Path, family: str) -> None:
     """Large weights make a little rounding much: equal functions differ by more than the tolerance in fp32."""
-    ours = write_miniature(tmp_path, tmp_path / "ours", rows=NUM_BYTES, scale=3.0)
+    ours = write_miniature(tmp_path, tmp_path / "ours", rows=NUM_BYTES, scale=3.0, **FAMILIES[family])
     said = run(ours, tmp_path / "hf", "hf")
     assert "; in fp64 it is " in said[1]
     assert said[1].endswith(", so it is rounding")
@@ -310,3 +334,19 @@ def test_an_output_that_cannot_be_is_one_message(tmp_path: Path, target: str) ->
         with pytest.raises(OutputError, match="empty exists; give another --output"):
             run(ours, tmp_path / "empty", target)
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_the_card_tells_no_more_than_is_known(tmp_path: Path) -> None:
+    ours = write_miniature(tmp_path, tmp_path / "our s", rows=NUM_BYTES, step=0)
+    config = ours / "global_step0/configs/config.yml"
+    run(ours, tmp_path / "hf", "hf", configs=[config], iteration=0)
+    card = (tmp_path / "hf/README.md").read_text()
+    assert "Training steps" not in card
+    command = "tools/convert_checkpoint.py config.yml --input 'our s' --output hf --to hf --iteration 0"
+    assert f"Written by `{command}`" in card
+    assert "on code in five languages" in card
+    (tmp_path / "hf/tokenizer.json").unlink()
+    run(tmp_path / "hf", tmp_path / "again", "hf")
+    card = (tmp_path / "again/README.md").read_text()
+    assert "on random ids: " in card
+    assert "five languages" not in card

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import deepspeed.pipe  # noqa: F401  imported before the ranks are forked, so that they need not
 import pytest
@@ -141,6 +141,10 @@ def test_hugging_face(tmp_path: Path) -> None:
     assert (tmp_path / "hf" / "tokenizer.json").is_file()
     assert said[0].startswith("check against transformers: largest difference")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["hf", "ours"]
+    card = (tmp_path / "hf" / "README.md").read_text()
+    assert "| Made of | nothing: untrained weights, seed 1234 |" in card
+    assert "Written by `tools/initialize.py CONF --output hf --to hf`" in card
+    assert "Training steps" not in card
 
 
 @pytest.mark.parametrize(
@@ -162,6 +166,16 @@ def test_mistakes_leave_nothing(
     with pytest.raises(kind, match=message):
         initialize(Config.from_flat({**TINY, **keys}), tmp_path / "initial", say=quiet, **options)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("target", ["neox", "hf"])
+@pytest.mark.parametrize("output", ["/proc/nowhere", "file/inside"])
+def test_an_output_that_cannot_be_written_is_one_message(
+    tmp_path: Path, output: str, target: Literal["neox", "hf"]
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=f"cannot write to .*{output}: .*; give another --output"):
+        initialize(Config.from_flat(TINY), tmp_path / output, target=target, say=quiet)
 
 
 def test_an_output_that_exists_is_kept(tmp_path: Path) -> None:
