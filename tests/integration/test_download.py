@@ -248,7 +248,7 @@ def test_a_stranger_in_place_of_the_server_leaves_nothing(origin: Origin, tmp_pa
 
 
 def test_a_killed_download_goes_on_where_it_was(origin: Origin, tmp_path: Path) -> None:
-    origin.slow_seconds = 0.1
+    origin.slow_seconds = 2.0  # so that it goes on while a second run starts, however busy the machine
     process = subprocess.Popen(
         command(origin), cwd=tmp_path, env=environment(), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
     )

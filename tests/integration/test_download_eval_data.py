@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from megatron.neox.downloads.test_sets import LANGUAGES
+from megatron.neox.downloads.evaluation_sets import LANGUAGES
 from megatron.neox.evaluation.languages import LANGUAGES as EVALUATED
 from tests.integration.origin import Origin, serving
 from tests.integration.training_case import ROOT

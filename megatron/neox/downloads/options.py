@@ -1,0 +1,63 @@
+"""What every tool that fetches can be told, and how it ends."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+
+from megatron.neox.downloads.fetch import Fetcher, Patience
+from megatron.neox.downloads.progress import ProgressLines
+from megatron.neox.errors import run_door
+
+
+def add_fetch_options(parser: argparse.ArgumentParser, *, origins: str, archive: str) -> None:
+    """Add the options that are the same for all: `mirror`, `checksum`, `keep_archive`, patience.
+
+    Args:
+        origins: the servers that a mirror stands in for.
+        archive: what kind of file is unpacked.
+    """
+    patience = Patience()
+    add = parser.add_argument
+    add("--mirror", metavar="URL", help=f"a server with the same paths, in place of {origins}")
+    add(
+        "--checksum", action=argparse.BooleanOptionalAction, default=True,
+        help=f"ask the record for size and checksum of the {archive}, and compare",
+    )  # fmt: skip
+    add("--keep-archive", action="store_true", help=f"leave the {archive} beside what was in it")
+    add(
+        "--retries", type=int, default=patience.num_retries, metavar="N",
+        help="failures in a row, without a byte between them, after which to give up (default: %(default)s)",
+    )  # fmt: skip
+    add(
+        "--retry-wait", type=float, default=patience.wait_seconds, metavar="SECONDS",
+        help="before the first retry; twice as long before each further one (default: %(default)s)",
+    )  # fmt: skip
+    add(
+        "--timeout", type=float, default=patience.timeout_seconds, metavar="SECONDS",
+        help="longest silence of the server (default: %(default)s)",
+    )  # fmt: skip
+
+
+@contextmanager
+def fetcher_of(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Iterator[Fetcher]:
+    """A fetcher with the patience that was asked for, telling its progress on stderr."""
+    if options.retries < 0 or options.retry_wait < 0 or options.timeout <= 0:
+        parser.error("--retries and --retry-wait cannot be negative, --timeout must be above 0")
+    with closing(ProgressLines(sys.stderr)) as progress:
+        yield Fetcher(progress, Patience(options.retries, options.retry_wait, options.timeout))
+
+
+def run_fetching(main: Callable[[Sequence[str]], None], arguments: Sequence[str]) -> int:
+    """`run_door` for a tool that fetches: SIGTERM ends it as an error does, and what has arrived stays."""
+    signal.signal(signal.SIGTERM, _stop)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    return run_door(main, arguments)
+
+
+def _stop(number: int, _frame: object) -> None:
+    sys.exit(128 + number)
