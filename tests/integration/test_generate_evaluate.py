@@ -236,14 +236,23 @@ def test_languages_and_lm_evals_tasks_beside_each_other(trained: Path) -> None:
 
 
 @pytest.mark.parametrize("grid", [{"pipe_parallel_size": 2}, {"model_parallel_size": 2}])
-def test_every_grid_answers_lm_eval_the_same(trained: Path, grid: dict[str, int]) -> None:
+def test_every_grid_answers_lm_eval_and_measures_code_the_same(trained: Path, grid: dict[str, int]) -> None:
     names = ["tiny_choice", "tiny_rolling", "tiny_until"]
     folder = write_tasks(trained / "local_tasks", *names)
-    keys = {"eval_tasks": names, "eval_include_path": [str(folder)], "eval_batch_size": 2}
+    (trained / "pair" / "Python").mkdir(parents=True, exist_ok=True)
+    for number in range(3):
+        (trained / "pair" / "Python" / f"{number}.py").write_text(SENTENCE * (number + 1))
+    digest = hashlib.sha256(SENTENCE.encode()).hexdigest()
+    (trained / "pair_index").write_text(f"Python__a__b__0.py\t{digest}\n")
+    keys = {
+        "eval_tasks": [*names, "code_python"], "eval_include_path": [str(folder)], "eval_batch_size": 2,
+        "eval_data_path": "pair", "eval_contamination_index": "pair_index",
+    }  # fmt: skip
     run_ranks(1, run_on_rank, evaluate, trained, {**keys, "eval_results_path": "lm_one.json"})
     run_ranks(2, run_on_rank, evaluate, trained, {**keys, "eval_results_path": "lm_two.json", **grid})
     one, two = (json.loads((trained / f"lm_{name}.json").read_text())["results"] for name in ("one", "two"))
-    for name in names:
+    assert one["code_python"]["num_files_seen_in_training"] == 1
+    for name in keys["eval_tasks"]:
         for metric, value in one[name].items():
             assert two[name][metric] == (
                 pytest.approx(value, rel=1e-5) if isinstance(value, float) else value
