@@ -94,9 +94,11 @@ def _holds_steps(path: Path) -> bool:
 
 def _open_folder(path: Path) -> StoredModel:
     if not (path / "config.json").is_file():
+        deeper = next(iter(neox.checkpoints_below(path)), None)
         raise InputError(
             f"{path} is neither a folder of checkpoints (it holds no global_step*) nor a Hugging Face folder "
             "(it holds no config.json)"
+            + (f"; give the folder below it that is, such as {deeper}" if deeper else "")
         )
     if (path / "model.bin").is_file() and (path / "vocabulary.json").is_file():
         raise InputError(

@@ -23,7 +23,7 @@ from megatron.neox.layouts.stored import StoredModel
 from megatron.neox.plugins import load_plugins
 from megatron.neox.tokenizers import build_tokenizer
 from tests.integration.miniature import NUM_BYTES, stored_miniature, write_miniature
-from tests.neox_2022 import Miniature, unpack_tar
+from tests.neox_2022 import Miniature, unpack_tar, write_checkpoint_of_neox
 from tests.unit.tokenizers.test_export import ODD_TEXTS
 
 FAMILIES: dict[str, dict[str, Any]] = {
@@ -275,6 +275,12 @@ def test_inputs_that_are_nothing(tmp_path: Path) -> None:
         run(tmp_path / "empty", output, "hf", iteration=3)
     with pytest.raises(OutputError, match="text exists"):
         run(tmp_path / "empty", tmp_path / "text", "hf")
+
+
+def test_checkpoints_one_folder_deeper_are_pointed_at(tmp_path: Path) -> None:
+    write_checkpoint_of_neox(tmp_path / "tar" / "checkpoints", Miniature())
+    with pytest.raises(InputError, match=f"such as {tmp_path / 'tar' / 'checkpoints'}"):
+        run(tmp_path / "tar", tmp_path / "hf", "hf")
 
 
 def test_a_models_plugins_go_with_it(polycoder: Path, tmp_path: Path) -> None:
