@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -248,3 +249,25 @@ def test_filters_are_built_for_both_machines_and_no_other() -> None:
     assert seccomp.with_pid(seccomp.prepare_filter(), 77) == seccomp.build_filter(77)
     with pytest.raises(KeyError):
         seccomp.build_filter(77, "riscv64")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_root_that_cannot_become_another_user_is_told_so(name: str) -> None:
+    _backend(name)
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        "from megatron.neox.evaluation.sandbox import *\n"
+        f"Sandbox(choose_backend({name!r}), num_lanes=1)\n"
+    )
+    ran = subprocess.run(
+        ["unshare", "--map-root-user", sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if ran.returncode and "unshare" in ran.stderr.splitlines()[-1]:
+        pytest.skip(ran.stderr)
+    assert ran.returncode == 1
+    assert re.search(
+        r"root may not become user \d+ here .*; run the command as a user who is not root", ran.stderr
+    )

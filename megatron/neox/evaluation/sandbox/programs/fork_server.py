@@ -179,8 +179,13 @@ def _keep_library_reachable(uid: int) -> None:
     """Import through open descriptors where `uid` may not walk to the library, such as below a closed /root.
 
     Raises:
-        OSError: it can be reached neither way.
+        OSError: it can be reached neither way, or nobody can become `uid` here.
     """
+    if not _can_list([], uid):
+        raise PermissionError(
+            f"root may not become user {uid} here (no CAP_SETUID, or a user namespace without that number); "
+            "run the command as a user who is not root"
+        )
     folders = [entry for entry in sys.path if os.path.isdir(entry)]
     if _can_list(folders, uid):
         return
