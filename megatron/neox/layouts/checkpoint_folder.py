@@ -44,9 +44,7 @@ def find_checkpoint(
         CheckpointError: what was asked for is not there or damaged; names the newest one that is intact.
     """
     if neox.step_of(folder.name) is not None and folder.is_dir() and iteration is None:
-        if problem := _damage(folder, weights_only):
-            raise CheckpointError(f"{folder} is damaged: {problem}; take another step or folder")
-        return folder
+        return _whole(folder, weights_only)
     candidates = neox.steps_in(folder) if folder.is_dir() else {}
     chosen = _chosen(folder, candidates, iteration)
     if chosen is None:
@@ -59,12 +57,33 @@ def find_checkpoint(
         problem = f"{folder / neox.LATEST} names {_latest(folder) or 'nothing'}, which is missing"
     if problem is None:
         return chosen
-    others = (path for path in candidates.values() if path != chosen)
-    intact = next((path for path in others if _problem(path, candidates, weights_only) is None), None)
+    intact = _newest_intact(candidates, chosen, weights_only)
     if intact is not None and fallback and iteration is None:
         log.warning("%s; load_fallback: taking the newest intact checkpoint, %s", problem, intact)
         return intact
     raise CheckpointError(f"{problem}\n  {_offer(folder, intact, asked_for=iteration is not None)}")
+
+
+def _whole(chosen: Path, weights_only: bool) -> Path:
+    """A step's folder that was named itself, if it is intact.
+
+    Raises:
+        CheckpointError: it is not; names the newest one beside it that is.
+    """
+    candidates = neox.steps_in(chosen.parent)
+    problem = _problem(chosen, candidates, weights_only)
+    if problem is None:
+        return chosen
+    intact = _newest_intact(candidates, chosen, weights_only)
+    offer = "none beside it is intact; give another load folder"
+    if intact is not None:
+        offer = f"the newest intact checkpoint beside it is {intact.name}: give load: {intact}"
+    raise CheckpointError(f"{problem}\n  {offer}")
+
+
+def _newest_intact(candidates: dict[int, Path], chosen: Path, weights_only: bool) -> Path | None:
+    others = (path for path in candidates.values() if path != chosen)
+    return next((path for path in others if _problem(path, candidates, weights_only) is None), None)
 
 
 def damaged_steps(folder: Path, *, after: int) -> list[int]:
@@ -78,14 +97,28 @@ def damaged_steps(folder: Path, *, after: int) -> list[int]:
 
 
 def prune_checkpoints(folder: Path, keep_last: int) -> list[Path]:
-    """Remove all but the newest `keep_last` checkpoints, never the one that `latest` names; returns them."""
+    """Remove all but the newest `keep_last` checkpoints, never the one that `latest` names; returns them.
+
+    Those after the one that `latest` names are neither counted nor removed: a run went back behind them, since they
+    are damaged as a rule, and must not lose the ones it wrote since to them.
+    """
     named = _latest(folder)
-    removed = [path for path in list(neox.steps_in(folder).values())[keep_last:] if path.name != named]
-    for path in removed:
+    paths = list(neox.steps_in(folder).values())
+    names = [path.name for path in paths]
+    counted = paths[names.index(named) :] if named in names else paths
+    removed = []
+    for path in counted[keep_last:]:
+        if path.name == named:
+            continue
         # Renamed first: what is left of a removal that is cut short must not look like a checkpoint.
         doomed = path.with_suffix(_DOOMED)
-        path.rename(doomed)
-        shutil.rmtree(doomed)
+        try:
+            path.rename(doomed)
+            shutil.rmtree(doomed)
+        except OSError as error:  # the checkpoint before it is safe, and the run worth more than the room
+            log.warning("cannot remove %s (%s): it takes room until it is removed", path, error.strerror)
+        else:
+            removed.append(path)
     return removed
 
 

@@ -243,23 +243,59 @@ def test_a_step_folder_itself_is_taken(tmp_path: Path) -> None:
     assert find_checkpoint(checkpoint, strict=True) == checkpoint
 
 
+def test_a_damaged_step_folder_itself_is_named_with_the_newest_intact_one_beside_it(tmp_path: Path) -> None:
+    for step in (10, 20, 30):
+        make(tmp_path, step)
+    for step in (20, 30):
+        flip_a_bit(tmp_path / f"global_step{step}" / LAYER)
+    with pytest.raises(CheckpointError) as caught:
+        find_checkpoint(tmp_path / "global_step30", strict=True, fallback=True)
+    assert str(caught.value).startswith(f"{tmp_path / 'global_step30'} is damaged: {LAYER} has other content")
+    assert f"beside it is global_step10: give load: {tmp_path / 'global_step10'}" in str(caught.value)
+    flip_a_bit(tmp_path / "global_step10" / LAYER)
+    with pytest.raises(CheckpointError, match="none beside it is intact; give another load folder"):
+        find_checkpoint(tmp_path / "global_step30", strict=True)
+
+
+def test_a_step_folder_without_the_manifest_that_those_beside_it_have_is_damaged(tmp_path: Path) -> None:
+    make(tmp_path, 10)
+    (make(tmp_path, 20) / "manifest.json").unlink()
+    with pytest.raises(CheckpointError, match=r"global_step20 is damaged: manifest\.json is missing"):
+        find_checkpoint(tmp_path / "global_step20", strict=True)
+
+
 def test_a_folder_of_gpt_neox_has_no_manifest(tmp_path: Path) -> None:
     make(tmp_path, 150000, latest=True, manifest=False)
     assert find_checkpoint(tmp_path, strict=True) == tmp_path / "global_step150000"
 
 
-def test_pruning_keeps_the_newest_and_what_latest_names(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("latest", "keep", "removed"),
+    [(100, 2, [10, 5]), (100, 1, [20, 10, 5]), (10, 1, [5]), (10, 2, []), (None, 3, [5]), (7, 3, [5])],
+)
+def test_pruning_keeps_the_newest_that_were_written_up_to_latest(
+    tmp_path: Path, latest: int | None, keep: int, removed: list[int]
+) -> None:
+    """What stands behind `latest` is what a run went back from: it takes no place from what was written since."""
     for step in (5, 10, 20, 100):
         make(tmp_path, step)
-    (tmp_path / "latest").write_text("global_step5\n")
-    removed = prune_checkpoints(tmp_path, 2)
-    assert [path.name for path in removed] == ["global_step10"]
-    assert sorted(p.name for p in tmp_path.iterdir()) == [
-        "global_step100",
-        "global_step20",
-        "global_step5",
-        "latest",
-    ]
+    if latest is not None:
+        (tmp_path / "latest").write_text(f"global_step{latest}\n")
+    gone = prune_checkpoints(tmp_path, keep)
+    assert [path.name for path in gone] == [f"global_step{step}" for step in removed]
+    kept = {f"global_step{step}" for step in (5, 10, 20, 100) if step not in removed}
+    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == kept
+
+
+def test_what_cannot_be_removed_is_said_and_ends_no_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for step in (5, 10, 20):
+        make(tmp_path, step)
+    (tmp_path / "global_step5.removed").touch()  # a name that a folder cannot take
+    assert prune_checkpoints(tmp_path, 1) == [tmp_path / "global_step10"]
+    assert f"cannot remove {tmp_path / 'global_step5'} (Not a directory)" in caplog.text
+    assert (tmp_path / "global_step5").is_dir()
 
 
 def test_publishing_replaces_a_checkpoint_of_the_same_step(tmp_path: Path) -> None:
