@@ -244,6 +244,21 @@ def test_a_tied_head_that_is_not_the_embedding_is_not_dropped(tmp_path: Path, ca
     assert torch.equal(stored.read_layer(stored.layer_numbers[-1])["final_linear.weight"], head)
 
 
+@pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin"])
+def test_integers_are_never_taken_for_weights(tmp_path: Path, file: str) -> None:
+    tiny("llama").save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    (tmp_path / "model.safetensors").unlink()
+    name = "model.layers.1.self_attn.o_proj.weight"
+    weights[name] = (weights[name] * 100).to(torch.int8)
+    (save_file if file == "model.safetensors" else torch.save)(weights, tmp_path / file)
+    stored = open_folder(tmp_path)
+    with pytest.raises(
+        CheckpointError, match=f"{name} is of type int8, and weights are floating-point numbers"
+    ):
+        stored.read_layer(3)
+
+
 def changed(folder: Path, **keys: Any) -> Path:
     config = folder / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), **keys}))

@@ -22,7 +22,7 @@ from pathlib import Path
 from torch import Tensor
 
 from megatron.neox.errors import CheckpointError
-from megatron.neox.layouts.torch_files import read_file
+from megatron.neox.layouts.torch_files import check_weight, read_file
 from megatron.neox.nn.parallel import ShardLayout
 
 LATEST = "latest"
@@ -109,13 +109,24 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """The weights of one file; derived buffers of older releases are left out.
 
     Raises:
-        CheckpointError: see `read_file`.
+        CheckpointError: see `read_file` and `check_weight`.
     """
     return {
-        name: tensor
-        for name, tensor in read_file(path).items()
-        if isinstance(tensor, Tensor) and not is_derived(name)
+        name: tensor for name, tensor in weights_in(path, read_file(path)).items() if not is_derived(name)
     }
+
+
+def weights_in(path: Path, content: Mapping[str, object]) -> dict[str, Tensor]:
+    """The tensors among a file's values, buffers of older releases included.
+
+    Raises:
+        CheckpointError: see `check_weight`; buffers are not looked at.
+    """
+    tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)}
+    for name, tensor in tensors.items():
+        if not (isinstance(name, str) and is_derived(name)):
+            check_weight(path, name, tensor)
+    return tensors
 
 
 def read_state(

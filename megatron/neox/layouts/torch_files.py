@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy
 import torch
+from torch import Tensor
 
 from megatron.neox.errors import CheckpointError
 
@@ -59,6 +60,25 @@ def read_file(path: Path, *, random_state: bool = False) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds a {type(content).__name__} instead of named tensors")
     return content
+
+
+def check_weight(path: Path, name: object, tensor: Tensor) -> None:
+    """Refuse a tensor that no layer can compute with as it stands.
+
+    Integers are what quantised weights look like without their scales; taken for weights they give noise, silently.
+
+    Raises:
+        CheckpointError: it has no name, or is not dense, not there in full, or not of real numbers.
+    """
+    fault = None
+    if not isinstance(name, str):
+        fault = "has a number for a name"
+    elif tensor.layout != torch.strided or tensor.device.type != "cpu":
+        fault = f"holds no values of its own ({tensor.layout}, {tensor.device})".replace("torch.", "")
+    elif not tensor.is_floating_point():
+        fault = f"is of type {tensor.dtype}, and weights are floating-point numbers".replace("torch.", "")
+    if fault is not None:
+        raise CheckpointError(f"{path}: {name} {fault}; take the checkpoint that it was made of")
 
 
 def _is_archive(path: Path) -> bool:

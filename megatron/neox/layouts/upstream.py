@@ -160,7 +160,7 @@ class UpstreamCheckpoint:
                 for name, value in self._module(rank).items()
                 if (match := _SEQUENTIAL.fullmatch(name)) and int(match[1]) == number
             }
-        return {name: value for name, value in content.items() if isinstance(value, Tensor)}
+        return neox.weights_in(self.path(number, rank), content)
 
     def read_ours(self, number: int, rank: int, layouts: Mapping[str, ShardLayout]) -> dict[str, Tensor]:
         """A rank's tensors of a layer under our names, whichever there are; see `read_shard`.

@@ -308,3 +308,11 @@ def test_a_latest_that_cannot_be_read_is_damage_and_not_absent(ours: Path) -> No
     assert found.damage == [
         f"{ours / 'latest'} cannot be read ([Errno 21] Is a directory: '{ours / 'latest'}')"
     ]
+
+
+def test_tensors_without_values_are_damage(tmp_path: Path) -> None:
+    tensors = {"a": torch.eye(2).to_sparse(), "b": torch.ones(2, device="meta"), "c": torch.ones(2)}
+    torch.save(tensors, tmp_path / "a.pt")
+    found = inspect_model(tmp_path / "a.pt", verify=True)
+    assert [record.name for record in found.tensors] == ["c"]
+    assert found.damage == [f"a.pt: {name} holds no values of its own" for name in "ab"]

@@ -249,6 +249,37 @@ def test_a_checkpoint_that_runs_code_is_refused(tmp_path: Path, is_sequential: b
     assert (tmp_path / "created").exists()
 
 
+@pytest.mark.parametrize(
+    ("as_stored", "told"),
+    [
+        (lambda weight: weight.to(torch.int8), "is of type int8, and weights are floating-point numbers"),
+        (lambda weight: weight.view(torch.int16), "is of type int16"),
+        (lambda weight: weight.bool(), "is of type bool"),
+        (lambda weight: weight.float().to(torch.complex64), "is of type complex64"),
+        (lambda weight: weight.float().to_sparse(), "holds no values of its own (sparse_coo, cpu)"),
+        (lambda weight: weight.to("meta"), "holds no values of its own (strided, meta)"),
+    ],
+    ids=["int8", "bits", "bool", "complex", "sparse", "meta"],
+)
+@pytest.mark.parametrize("is_sequential", [False, True])
+def test_what_is_no_weight_is_never_taken_for_one(
+    tmp_path: Path, as_stored: Callable[[Tensor], Tensor], told: str, is_sequential: bool
+) -> None:
+    step = written(tmp_path, replace(MINI, is_sequential=is_sequential))
+    path = step / ("mp_rank_00_model_states.pt" if is_sequential else "layer_02-model_00-model_states.pt")
+    content = torch.load(path, map_location="cpu", weights_only=False)
+    state, name = (content["module"], "sequential.2.") if is_sequential else (content, "")
+    state[f"{name}attention.dense.weight"] = as_stored(state[f"{name}attention.dense.weight"])
+    torch.save(content, path)
+    assert refusal(step).startswith(f"{path}: attention.dense.weight {told}")
+
+
+def test_a_tensor_without_a_name_is_refused(tmp_path: Path) -> None:
+    step = written(tmp_path)
+    change(step, 2, 0, lambda state: state.update({3: torch.ones(1)}))  # pyright: ignore
+    assert "3 has a number for a name" in refusal(step)
+
+
 def test_fp16_tables_are_noted_unless_the_config_chose(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from megatron.neox.errors import CheckpointError
-from megatron.neox.layouts.torch_files import read_file
+from megatron.neox.layouts.torch_files import check_weight, read_file
 
 _SINGLE = ("model.safetensors", "pytorch_model.bin")
 
@@ -51,8 +51,14 @@ class WeightFiles:
         return self._file_of[name].shape(name)
 
     def tensor(self, name: str) -> Tensor:
-        """A tensor as it is stored."""
-        return self._file_of[name].tensor(name)
+        """A tensor as it is stored.
+
+        Raises:
+            CheckpointError: it is none that a layer can compute with.
+        """
+        tensor = self._file_of[name].tensor(name)
+        check_weight(self.folder, name, tensor)
+        return tensor
 
 
 class _SafeTensors:
@@ -88,7 +94,7 @@ _File = _SafeTensors | _Pickled
 def _load(path: Path) -> dict[str, Tensor]:
     """The tensors of a .bin file; nothing in it is run."""
     content = read_file(path)
-    if not all(isinstance(value, Tensor) for value in content.values()):
+    if not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()):
         raise CheckpointError(f"{path} holds something else than named tensors; give the file of a model")
     return content
 

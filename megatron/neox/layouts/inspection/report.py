@@ -108,6 +108,9 @@ def add_tensors(
     try:
         content = read()
         for name, tensor in content.items() if isinstance(content, dict) else content:
+            if tensor.layout != torch.strided or tensor.is_meta:
+                found.damage.append(f"{file}: {name} holds no values of its own")
+                continue
             dtype = str(tensor.dtype).removeprefix("torch.")
             found.tensors.append(TensorRecord(file, name, dtype, tuple(tensor.shape), tensor.nbytes))
             if verify and tensor.is_floating_point() and not torch.isfinite(tensor).all():
