@@ -296,7 +296,6 @@ def test_no_checkpoint_is_an_error_that_names_the_folder(trained: Path, tmp_path
     ("door", "keys", "message"),
     [
         ("generate.py", {"sample_input_file": "absent.py"}, "sample_input_file absent.py does not exist"),
-        ("evaluate.py", {"eval_tasks": ["perplexty"]}, "did you mean perplexity?"),
         (
             "evaluate.py",
             {"eval_tasks": ["perplexity"], "eval_data_path": "absent"},
