@@ -164,7 +164,14 @@ def _check_verdict(hostile: Hostile, verdict: Verdict) -> None:
         assert verdict.reason in hostile.reasons, verdict
 
 
-@pytest.mark.parametrize("hostile", PROGRAMS, ids=NAMES)
+# Every third each time; all of them, like all that takes long, with the marker.
+ALL_HARMS = [
+    pytest.param(hostile, id=hostile.name, marks=[pytest.mark.chaos] if number % 3 else [])
+    for number, hostile in enumerate(PROGRAMS)
+]
+
+
+@pytest.mark.parametrize("hostile", ALL_HARMS)
 def test_it_does_its_harm_where_nothing_holds_it(
     hostile: Hostile, surroundings: Surroundings, tmp_path: Path
 ) -> None:
