@@ -93,7 +93,7 @@ class UpstreamCheckpoint:
             CheckpointError: there are no weights, or a rank's file is missing.
         """
         if not self.is_sequential:
-            return neox.tensor_size_of(self.folder)
+            return max(neox.tensor_size_of(self.folder, number) for number in neox.layer_numbers(self.folder))
         ranks = neox.rank_files(self.folder)
         if not ranks or ranks != list(range(len(ranks))):
             missing = min(set(range(len(ranks) + 1)).difference(ranks))

@@ -212,6 +212,8 @@ def test_a_missing_shard_is_named(tmp_path: Path) -> None:
     step = written(tmp_path / "a", replace(MINI, tensor_size=2))
     (step / "layer_03-model_01-model_states.pt").unlink()
     assert "layer_03-model_01-model_states.pt is missing" in refusal(step)
+    (step / "layer_00-model_01-model_states.pt").unlink()
+    assert "layer_00-model_01-model_states.pt is missing" in refusal(step)
     step = written(tmp_path / "b", replace(MINI, tensor_size=4, is_sequential=True))
     (step / "mp_rank_02_model_states.pt").unlink()
     assert "mp_rank_02_model_states.pt is missing" in refusal(step)
