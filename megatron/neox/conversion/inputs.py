@@ -8,19 +8,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from megatron.neox.config import TokenizerConfig
+from megatron.neox.config import ModelConfig, TokenizerConfig
 from megatron.neox.config.load import load_config
 from megatron.neox.conversion import hub
+from megatron.neox.engine.completeness import all_differences
 from megatron.neox.engine.vocabulary import check_fingerprint, refuse_larger
 from megatron.neox.errors import InputError, VocabularyError, did_you_mean
 from megatron.neox.files import write_whole
 from megatron.neox.layouts import gguf, huggingface, neox
+from megatron.neox.layouts.architecture import check_architecture, describe_architecture
 from megatron.neox.layouts.checkpoint import open_checkpoint
 from megatron.neox.layouts.checkpoint_folder import find_checkpoint
 from megatron.neox.layouts.huggingface.tokenizer import find_tokenizer
-from megatron.neox.layouts.manifest import NAME
+from megatron.neox.layouts.manifest import NAME, Manifest
 from megatron.neox.layouts.stored import StoredModel
 from megatron.neox.models.plan import shard_layouts
+from megatron.neox.nn.parallel import TensorParallel
+from megatron.neox.plugins import models
 from megatron.neox.tokenizers import Tokenizer, build_tokenizer
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -131,6 +135,7 @@ def _open_checkpoint(name: str, path: Path, configs: Sequence[Path], iteration: 
     loaded = load_config(files)
     model, section = loaded.config.model, _found(loaded.config.tokenizer, step)
     stored = open_checkpoint(step, model, section, shard_layouts(model))
+    _refuse_another(step, stored.model)
     opened = _checked(name, stored)
     assert opened.tokenizer is not None
     check_fingerprint(step, opened.tokenizer.fingerprint(), allow_mismatch=False)
@@ -138,6 +143,21 @@ def _open_checkpoint(name: str, path: Path, configs: Sequence[Path], iteration: 
     # A config of ours was told about when the run began.
     notes = [] if (step / NAME).exists() else loaded.notes
     return replace(opened, notes=[*notes, *opened.notes], plugins=plugins)
+
+
+def _refuse_another(step: Path, model: ModelConfig) -> None:
+    """Refuse configs that are not the checkpoint's, before weights are written as what they are not.
+
+    Raises:
+        CheckpointError: lists what differs in the architecture, or every tensor that is not as it must be.
+    """
+    rows = model.padded_vocab_size
+    assert rows is not None, "a stored model knows its vocabulary"
+    if (step / NAME).exists():
+        check_architecture(Manifest.read(step).architecture, describe_architecture(model, rows), step)
+    plans = models.get(model.model)(model, padded_vocab_size=rows, parallel=TensorParallel.single())
+    if differences := all_differences(step, plans, size=1):
+        raise differences
 
 
 def _configs_of(step: Path, path: Path) -> list[Path]:

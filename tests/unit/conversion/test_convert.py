@@ -210,6 +210,41 @@ def test_configs_beside_a_gpt_neox_checkpoint_or_named(
     assert said[-1] == "wrote hf"
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ('"no-weight-tying": true', '"no-weight-tying": true, "activation": "geglu", "mlp_type": "llama"',
+         "layer 2: mlp.dense_h_to_4h.weight is (256, 64), and the model's is (512, 64)"),
+        ('"no-weight-tying": true', '"no-weight-tying": true, "intermediate_size": 128',
+         "layer 2: mlp.dense_4h_to_h.weight is (64, 256), and the model's is (64, 128)"),
+    ],
+    ids=["gated", "narrower"],
+)  # fmt: skip
+def test_configs_of_another_model_write_nothing(
+    polycoder: Path, tmp_path: Path, old: str, new: str, told: str
+) -> None:
+    unpack_tar(tmp_path)
+    config = tmp_path / "checkpoints/configs/2-7B.yml"
+    config.write_text(config.read_text().replace(old, new))
+    setup = tmp_path / "setup.yml"
+    setup.write_text(f"vocab_file: {polycoder}/code-vocab.json\nmerge_file: {polycoder}/code-merges.txt\n")
+    with pytest.raises(CheckpointError) as caught:
+        run(tmp_path / "checkpoints", tmp_path / "out", "neox", configs=[config, setup])
+    assert told in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_config_that_differs_from_the_manifest_writes_nothing(polycoder: Path, tmp_path: Path) -> None:
+    ours = write_miniature(polycoder, tmp_path / "ours")
+    written = next(ours.glob("global_step*/configs/config.yml"))
+    other = tmp_path / "other.yml"
+    keys = yaml.safe_load(written.read_text())
+    other.write_text(yaml.safe_dump({**keys, "gpt_j_residual": not keys.get("gpt_j_residual", False)}))
+    with pytest.raises(CheckpointError, match=r"(?s)another architecture than the config.*gpt_j_residual: "):
+        run(ours, tmp_path / "out", "neox", configs=[other])
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_gguf_file_comes_in_with_its_vocabulary(polycoder: Path, tmp_path: Path) -> None:
     ours = write_miniature(polycoder, tmp_path / "ours", hidden_size=64)
     assert run(ours, tmp_path / "mini.gguf", "gguf")[-1] == f"wrote {tmp_path / 'mini.gguf'}"
@@ -257,6 +292,15 @@ def test_another_tokenizer_than_the_trained_one_is_refused(polycoder: Path, tmp_
 def test_options_that_do_not_go_together(tmp_path: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         run("x", tmp_path / "y", **options)
+
+
+def test_a_push_without_a_token_is_refused_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "none"))
+    with pytest.raises(UserError, match="--push needs a token: set HF_TOKEN, or log in"):
+        run("x", tmp_path / "y", "hf", push="a/b")
 
 
 def test_inputs_that_are_nothing(tmp_path: Path) -> None:
