@@ -104,6 +104,8 @@ def _refuse_options(wanted: Conversion) -> None:
     problems = []
     if wanted.push and wanted.target != "hf":
         problems.append("--push goes with --to hf")
+    elif wanted.push and not hub.has_token():  # better now than after the work
+        problems.append("--push needs a token: set HF_TOKEN, or log in: hf auth login")
     if wanted.quantization and wanted.target not in ("gguf", "ctranslate2"):
         problems.append("--quantization goes with --to gguf and --to ctranslate2; --dtype is for the others")
     if wanted.dtype and wanted.target not in ("hf", "neox"):

@@ -7,7 +7,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from httpx2 import HTTPError  # what the hub's client lets through
-from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub import HfApi, get_token, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
 from megatron.neox.config import ModelConfig
@@ -81,6 +81,11 @@ def download(name: str) -> Path:
             f"{name} is no folder here, and the Hugging Face hub cannot be reached ({_first_line(error)}); "
             "download it elsewhere, and give the folder"
         ) from None
+
+
+def has_token() -> bool:
+    """Whether there is a token to push with; it is not shown."""
+    return get_token() is not None
 
 
 def push(folder: Path, repository: str) -> str:
