@@ -81,6 +81,11 @@ def open_input(
         stored, notes = _open_gguf(path, workspace)
     elif path.is_dir():
         stored = _open_folder(path)
+        if _holds_steps(path):
+            notes.append(
+                f"{path} holds checkpoints (global_step*) beside its config.json, and these are not read; to convert "
+                "one, give its own folder"
+            )
     elif _HUB_NAME.fullmatch(name):
         stored = huggingface.open_folder(hub.download(name))
     else:

@@ -294,6 +294,18 @@ def test_options_that_do_not_go_together(tmp_path: Path, options: dict[str, Any]
         run("x", tmp_path / "y", **options)
 
 
+def test_a_folder_of_two_kinds_is_said(tmp_path: Path) -> None:
+    run(write_miniature(tmp_path, tmp_path / "ours", rows=NUM_BYTES), tmp_path / "hf", "hf", check=False)
+    (tmp_path / "ours" / "global_step3").rename(tmp_path / "hf" / "global_step3")
+    said = run(tmp_path / "hf", tmp_path / "back", "neox")
+    assert "Hugging Face folder of a gpt_neox" in said[0]
+    assert said[1].startswith(
+        f"note: {tmp_path / 'hf'} holds checkpoints (global_step*) beside its config.json"
+    )
+    said = run(tmp_path / "hf" / "global_step3", tmp_path / "step", "neox")
+    assert "checkpoint of this toolkit, 1 tensor rank, step 3" in said[0]
+
+
 def test_a_push_without_a_token_is_refused_before_the_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
