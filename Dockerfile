@@ -8,7 +8,7 @@ ENV DEBIAN_FRONTEND=noninteractive PATH=/opt/venv/bin:$PATH
 # The base image moves with its security updates, so its packages are not pinned.
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends python3 python3-venv git make openssh-client pdsh \
+    && apt-get install -y --no-install-recommends python3 python3-venv git make openssh-client pdsh bubblewrap \
     && rm -rf /var/lib/apt/lists/*
 
 COPY requirements /tmp/requirements

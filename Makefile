@@ -51,7 +51,7 @@ test-compat: .venv/dev .venv-compat/base
 	touch $@
 
 chaos: .venv/dev
-	$(BIN)/python -m pytest -q -m chaos tests/integration
+	$(BIN)/python -m pytest -q -m chaos tests/integration tests/unit/evaluation/sandbox
 
 docs: .venv/base
 	$(BIN)/python -m megatron.neox.config.reference --write
