@@ -58,7 +58,11 @@ def test_wsd_is_stable_until_its_last_share() -> None:
 
 def test_warm_up_is_a_share_of_the_decay() -> None:
     assert rates([1, 4, 5], lr_decay_style="linear", warmup=0.1, lr_decay_iters=50) == [0.4, 1.0, 0.977778]
-    assert rates([1, 4, 5], lr_decay_style="linear", warmup=0.1, lr_decay_fraction=0.509) == [0.4, 1.0, 0.977778]
+    assert rates([1, 4, 5], lr_decay_style="linear", warmup=0.1, lr_decay_fraction=0.509) == [
+        0.4,
+        1.0,
+        0.977778,
+    ]
 
 
 def test_the_decay_may_end_before_the_run() -> None:
