@@ -181,7 +181,6 @@ _IDLE: dict[str, tuple[Any, str]] = {
     "data_impl": ("mmap", "datasets are memory-mapped"),
     "num_workers": (2, "samples are slices of a memory map, read in the training process"),
     "scaled_upper_triang_masked_softmax_fusion": (False, _KERNEL),
-    "attention_softmax_in_fp32": (False, "the attention kernel accumulates in fp32 either way"),
     "zero_allow_untested_optimizer": (True, "it is always on"),
     "mmap_warmup": (False, "the system reads ahead"),
 }

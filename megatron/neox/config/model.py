@@ -89,7 +89,8 @@ class ModelConfig(Section):
     scaled_upper_triang_masked_softmax_fusion: bool = False
     """Accepted for old configs: scaled dot product attention is used either way."""
     attention_softmax_in_fp32: bool = False
-    """Accepted for old configs: the attention kernel accumulates in fp32 either way."""
+    """Keep attention scores in fp32 in bf16 training and inference on a CPU, which is slower; elsewhere the kernels do
+    so anyway, and the softmax is in fp32 everywhere."""
 
     hidden_dropout: float = Field(default=0.0, ge=0, lt=1)
     """Dropout on each branch before it joins the residual stream, and on the embedding."""

@@ -52,6 +52,7 @@ class Attention(nn.Module):
         self.num_heads = parallel.share(model.num_attention_heads, "num_attention_heads")
         self.num_groups = parallel.share(model.num_query_groups, "num_kv_heads")
         self.dropout = model.attention_dropout
+        self.has_fp32_scores = model.attention_softmax_in_fp32
         divisor = layer + 1 if model.scale_attn_by_inverse_layer_idx else 1
         self.scale = model.head_size**-0.5 / divisor
         self.is_grouped = model.num_query_groups != model.num_attention_heads
@@ -123,7 +124,10 @@ class Attention(nn.Module):
         if self.is_grouped:
             keys, values = (x.repeat_interleave(n // x.shape[2], 2) for x in (keys, values))
         q, k, v = (x.reshape(s, b * n, d).transpose(0, 1).contiguous() for x in (queries, keys, values))
-        return causal_attention(q, k, v, scale=self.scale).transpose(0, 1).reshape(s, b, n * d)
+        if self.has_fp32_scores:  # the blocks would round them to the values' type
+            q, k, v = q.float(), k.float(), v.float()
+        context = causal_attention(q, k, v, scale=self.scale).to(values.dtype)
+        return context.transpose(0, 1).reshape(s, b, n * d)
 
     def _mask(self, places: Tensor, num_keys: int, queries: Tensor) -> Tensor | None:
         """What is added to the scores, or which of them count; none where plain causal attention does."""

@@ -73,3 +73,13 @@ def test_scores_are_divided_by_the_layers_number(name: str) -> None:
         plain.query_key_value.weight[rows] /= 3  # pyright: ignore[reportIndexIssue]
         plain.query_key_value.bias[rows] /= 3  # pyright: ignore[reportIndexIssue]
     torch.testing.assert_close(divided(hidden), plain(hidden), rtol=1e-5, atol=1e-6)
+
+
+def test_scores_stay_in_fp32_where_asked() -> None:
+    """attention_softmax_in_fp32, GPT-2's reorder_and_upcast_attn: in bf16 on a CPU only the result is rounded."""
+    generator = torch.Generator().manual_seed(1)
+    parts = [torch.randn(64, 1, 4, 4, generator=generator).bfloat16() * 4 for _ in range(3)]
+    plain, kept = (attention("global", attention_softmax_in_fp32=asked) for asked in (False, True))
+    exact = plain._attend_by_blocks(*(part.float() for part in parts)).bfloat16()
+    assert torch.equal(kept._attend_by_blocks(*parts), exact)
+    assert not torch.equal(plain._attend_by_blocks(*parts), exact)
