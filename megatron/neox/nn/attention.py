@@ -125,7 +125,8 @@ class Attention(nn.Module):
             keys, values = (x.repeat_interleave(n // x.shape[2], 2) for x in (keys, values))
         q, k, v = (x.reshape(s, b * n, d).transpose(0, 1).contiguous() for x in (queries, keys, values))
         if self.has_fp32_scores:  # the blocks would round them to the values' type
-            q, k, v = q.float(), k.float(), v.float()
+            at_least_fp32 = torch.promote_types(values.dtype, torch.float32)
+            q, k, v = q.to(at_least_fp32), k.to(at_least_fp32), v.to(at_least_fp32)
         context = causal_attention(q, k, v, scale=self.scale).to(values.dtype)
         return context.transpose(0, 1).reshape(s, b, n * d)
 
