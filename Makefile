@@ -17,6 +17,8 @@ BIN := .venv/bin
 QUICKSTART ?=
 # Two test files at a time: each test uses one thread a rank.
 PARALLEL ?= -n 2 --dist loadfile
+TESTS ?= tests
+SELECT ?= not gpu and not chaos and not large
 
 .PHONY: quickstart test check test-gpu test-large test-compat chaos clean docs
 
@@ -24,7 +26,7 @@ quickstart: .venv/base
 	$(BIN)/python tools/quickstart.py $(QUICKSTART)
 
 test: .venv/dev
-	$(BIN)/python -m pytest -q $(PARALLEL)
+	$(BIN)/python -m pytest -q $(PARALLEL) -m '$(SELECT)' $(TESTS)
 
 check: .venv/dev
 	$(BIN)/ruff check --no-cache .

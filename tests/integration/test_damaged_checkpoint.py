@@ -59,6 +59,7 @@ ARGUMENTS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ARGUMENTS)
 def test_the_iteration_that_a_door_offers_can_be_typed(case: Path, name: str) -> None:
     file = case / "run" / "global_step4" / "layer_02-model_00-model_states.pt"

@@ -61,6 +61,7 @@ def config(folder: Path, **keys: object) -> Path:
     return write_config(folder / "tiny.yml", train_iters=1, hidden_dropout=0.0, eval_interval=1, **keys)
 
 
+@pytest.mark.long
 def test_it_trains_installed_and_by_its_file_alike(installed: Path, tmp_path: Path) -> None:
     losses = []
     for name, python_path in (("package", installed), ("file", None)):

@@ -149,6 +149,7 @@ def run_on_rank(run: Callable[[Config], int], folder: Path, keys: dict[str, Any]
     assert run(Config.from_flat({**KEYS, "load": "checkpoints", **keys})) == 0
 
 
+@pytest.mark.long
 def test_two_tensor_ranks_write_the_same_file(trained: Path) -> None:
     (trained / "split.py").write_text("return one")
     keys = {"sample_input_file": "split.py", "maximum_tokens": 20, "temperature": 0.7, "num_samples": 3}

@@ -22,6 +22,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+@pytest.mark.long
 def test_initialize_then_train_and_generate(tmp_path: Path) -> None:
     config, initial = write_config(tmp_path / "tiny.yml"), tmp_path / "initial"
     done = run("tools/initialize.py", str(config), "--output", str(initial), "--set", "seed=7")

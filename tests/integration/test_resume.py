@@ -178,6 +178,7 @@ def test_killed_and_stopped_runs_end_like_an_undisturbed_one(undisturbed: Case, 
     assert case.curve() == undisturbed.curve()
 
 
+@pytest.mark.long
 def test_a_folder_that_a_run_holds_is_refused_to_a_second(case: Case) -> None:
     case.hold.touch()
     first = case.start()
