@@ -24,6 +24,8 @@ from megatron.neox.nn.parallel import TensorParallel
 from tests.forked_ranks import run_ranks
 from tests.numerics.test_huggingface import CASES, LENGTH, VOCABULARY, tiny
 
+pytestmark = pytest.mark.long
+
 LENGTHS = (3, 9, 6)  # of the prompts of a batch
 
 

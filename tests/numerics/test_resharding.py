@@ -22,6 +22,8 @@ from megatron.neox.nn.parallel import ShardLayout, shard_layout
 from tests.forked_ranks import run_ranks
 from tests.numerics.tiny_run import engine_on, make_config, num_ranks, steps
 
+pytestmark = pytest.mark.long
+
 SAVE_STEP, NUM_STEPS_AFTER = 3, 10
 
 GRIDS = {
