@@ -255,7 +255,19 @@ class Decoder:
             duration_seconds=row.seconds,
             token_ids=tuple(said),
             logprobs=tuple(row.logprobs[: len(said)]) if self.settings.return_logits else None,
+            sampling=self._sampling(row.request),
         )
+
+    def _sampling(self, request: Request) -> dict[str, float | int]:
+        settings = self.settings
+        return {
+            "sample": request.sample_number,
+            "temperature": settings.temperature,
+            "top_p": settings.top_p,
+            "top_k": settings.top_k,
+            "maximum_tokens": settings.maximum_tokens,
+            "seed": settings.generation_seed,
+        }
 
     def _message(self, row: _Row, length: int) -> str | None:
         if not length:

@@ -1,9 +1,10 @@
-"""What was generated, in the fields of GPT-NeoX's JSONL files."""
+"""What was generated, in the fields of GPT-NeoX's JSONL files, and how it was sampled."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 DID_NOT_START = "WARNING: text generation did not start; try different batching or adjust parameters"
@@ -28,6 +29,8 @@ class Record:
     """The tokens sampled; not written to files."""
     logprobs: tuple[float, ...] | None = None
     """log p of each token by the model itself, whatever the sampler made of it (nats); with return_logits."""
+    sampling: Mapping[str, float | int] = field(default_factory=dict)
+    """What decides which sample of its prompt this is: its number, the sampler's options, the seed."""
 
     def to_json(self) -> str:
         """One line of a JSONL file."""
@@ -38,6 +41,7 @@ class Record:
             "finished": self.finished,
             "message": self.message,
             "duration_seconds": round(self.duration_seconds, 6),
+            **self.sampling,
         }
         if self.logprobs is not None:
             fields["logprobs"] = [round(value, 6) for value in self.logprobs]

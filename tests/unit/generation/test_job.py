@@ -69,8 +69,11 @@ def test_records_have_the_fields_of_gpt_neox(folder: Path) -> None:
     assert len(lines) == 5
     record = json.loads(lines[0])
     assert list(record) == [
-        "context", "text", "length", "finished", "message", "duration_seconds", "logprobs",
+        "context", "text", "length", "finished", "message", "duration_seconds",
+        "sample", "temperature", "top_p", "top_k", "maximum_tokens", "seed", "logprobs",
     ]  # fmt: skip
+    assert [json.loads(line)["sample"] for line in lines] == [0, 1, 2, 3, 4]
+    assert (record["temperature"], record["top_p"], record["maximum_tokens"]) == (1.0, 0.0, 4)
     assert record["context"] == "é\t= 1\n"
     assert len(record["logprobs"]) == record["length"] == 4
     assert [path.name for path in job.output.parent.iterdir()] == ["samples.jsonl"]

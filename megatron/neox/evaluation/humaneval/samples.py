@@ -134,6 +134,11 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:_SHOWN]) + (f" and {more} more tasks" if more > 0 else "")
 
 
+def sampling_of(sample: Sample) -> dict[str, Any]:
+    """The settings that its record tells."""
+    return {name: value for name in _SETTINGS if (value := sample.record.get(name)) is not None}
+
+
 def told_settings(samples: Sequence[Sample]) -> dict[str, str]:
     """How the samples were made, as far as their records tell: one value, or the range of several."""
     told: dict[str, str] = {}

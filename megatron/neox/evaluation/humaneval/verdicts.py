@@ -16,7 +16,7 @@ from megatron.neox.errors import InputError, OutputError
 from megatron.neox.evaluation.humaneval.json_lines import read_objects
 from megatron.neox.evaluation.humaneval.problems import Problem
 from megatron.neox.evaluation.humaneval.protocols import Protocol
-from megatron.neox.evaluation.humaneval.samples import Sample
+from megatron.neox.evaluation.humaneval.samples import Sample, sampling_of
 from megatron.neox.evaluation.sandbox import Sandbox, Trial
 from megatron.neox.files import write_whole
 
@@ -103,7 +103,7 @@ def _judged(
         yield number, {
             "task_id": sample.task_id, "sample": sample.number, "passed": verdict.passed,
             "result": verdict.result, "reason": verdict.reason, "seconds": verdict.seconds,
-            "completion": sample.completion, "seed": sample.record.get("seed"),
+            "completion": sample.completion, "seed": None, **sampling_of(sample),
             "protocol": protocol.name, "sandbox": sandbox.backend.name,
         }  # fmt: skip
 

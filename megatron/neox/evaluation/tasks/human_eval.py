@@ -106,11 +106,7 @@ class HumanEval:
         samples: list[Sample] = []
         for piece in workers.rounds(requests, settings.generation_batch_size):
             for request, record in zip(piece, workers.join(decoder.decode(workers.share(piece)))):
-                told = {
-                    "seed": settings.generation_seed,
-                    "length": record.length,
-                    "finished": record.finished,
-                }
+                told = {**record.sampling, "length": record.length, "finished": record.finished}
                 samples.append(
                     Sample(request.source, request.sample_number, record.context, record.text, told)
                 )

@@ -164,7 +164,9 @@ def test_the_command_scores_files_and_compares_them(tmp_path: Path) -> None:
     assert "without text (the document ended at once; taken as empty): 123" in ran.stdout
     assert "pass@10 and pass@100 cannot be told: HumanEval/0 has 1 sample" in ran.stdout
     results = [Path(f"{path}_results.jsonl") for path in (first, second)]
-    assert sum(json.loads(line)["passed"] for line in results[1].read_text().splitlines()) == 41
+    rows = [json.loads(line) for line in results[1].read_text().splitlines()]
+    assert sum(row["passed"] for row in rows) == 41
+    assert {row["temperature"] for row in rows} == {0.8}
     ran = _tool("--compare", *map(str, results))
     assert ran.returncode == 0, ran.stderr
     assert "pass@1   +75.00" in ran.stdout
