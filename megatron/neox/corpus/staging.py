@@ -37,35 +37,41 @@ def appearing_whole(output: Path, *, overwrite: bool, marker: str) -> Iterator[P
         staging.mkdir(parents=True, exist_ok=True)
     except (PermissionError, NotADirectoryError, FileExistsError) as error:
         raise OutputError(f"cannot write {output}: {error.strerror}; give another --output") from error
-    lock = _lock(staging)
-    try:
-        _clear(staging)
-        yield staging
-        if exists:
-            _swap(staging, output)
-        else:
-            staging.rename(output)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-        os.close(lock)
+    with lock_folder(staging):
+        try:
+            _clear(staging)
+            yield staging
+            if exists:
+                _swap(staging, output)
+            else:
+                staging.rename(output)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
 
 
-def _lock(folder: Path) -> int:
-    """A descriptor whose lock ends with it, so that a killed run holds nothing."""
+@contextmanager
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Hold a folder against a second run; the kernel lets go of it when the process dies.
+
+    Raises:
+        OutputError: another run holds it.
+    """
     descriptor = -1
     try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # The run that held the lock may have given this very folder its final name meanwhile.
-        if os.path.samestat(os.fstat(descriptor), os.stat(folder)):
-            return descriptor
-        raise FileNotFoundError(folder)
-    except (BlockingIOError, FileNotFoundError) as error:
+        try:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The run that held the lock may have given this very folder its final name meanwhile.
+            if not os.path.samestat(os.fstat(descriptor), os.stat(folder)):
+                raise FileNotFoundError(folder)
+        except (BlockingIOError, FileNotFoundError) as error:
+            raise OutputError(
+                f"another run is writing {folder}; wait for it, or give another --output"
+            ) from error
+        yield
+    finally:
         if descriptor >= 0:
             os.close(descriptor)
-        raise OutputError(
-            f"another run is writing {folder}; wait for it, or give another --output"
-        ) from error
 
 
 def _clear(folder: Path) -> None:

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import multiprocessing
-import multiprocessing.connection
 import os
-import signal
-import threading
 from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -19,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from megatron.neox.config import TokenizerConfig
+from megatron.neox.corpus.processes import submit, worker_pool
 from megatron.neox.errors import DependencyError, ResourceError
 from megatron.neox.tokenizers import Tokenizer, build_tokenizer
 
@@ -101,7 +98,7 @@ def encode_all(
         with _one_thread():
             yield from map(encoder.encode, chunks)
         return
-    with _pool(encoding, workers) as pool:
+    with _one_thread(), worker_pool(workers, _start_worker, (encoding,)) as pool:
         yield from _in_order(pool, chunks, workers=workers)
 
 
@@ -109,7 +106,7 @@ def _in_order(pool: ProcessPoolExecutor, chunks: Iterator[Chunk], *, workers: in
     waiting: deque[Future[Encoded]] = deque()
     try:
         for chunk in chunks:
-            waiting.append(_submit(pool, chunk))
+            waiting.append(submit(pool, _encode, chunk))
             if len(waiting) >= 2 * workers + 2:
                 yield waiting.popleft().result()
         while waiting:
@@ -118,32 +115,6 @@ def _in_order(pool: ProcessPoolExecutor, chunks: Iterator[Chunk], *, workers: in
         raise ResourceError(
             f"one of {workers} workers died, most likely for want of memory; give fewer --workers"
         ) from error
-
-
-@contextmanager
-def _pool(encoding: Encoding, workers: int) -> Iterator[ProcessPoolExecutor]:
-    """Worker processes, started from scratch: a fork would inherit the locks of libraries' threads."""
-    with _one_thread():
-        context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(workers, context, _start_worker, (encoding,))
-        try:
-            yield pool
-        except BaseException:
-            # What is under way is wanted no more; waiting for it would make Ctrl-C take seconds.
-            for worker in dict(pool._processes or {}).values():
-                worker.terminate()
-            raise
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _submit(pool: ProcessPoolExecutor, chunk: Chunk) -> Future[Encoded]:
-    """Hand over a chunk; this may start a worker, which inherits that Ctrl-C is not for it but for the parent."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        return pool.submit(_encode, chunk)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
@@ -166,16 +137,7 @@ _encoder: Encoder | None = None  # of this worker process
 
 def _start_worker(encoding: Encoding) -> None:
     global _encoder
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     _encoder = Encoder(encoding)
-
-
-def _end_with_parent() -> None:
-    """Leave when the parent is gone, killed perhaps: nobody reads the results any more."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    multiprocessing.connection.wait([parent.sentinel])
-    os._exit(1)
 
 
 def _encode(chunk: Chunk) -> Encoded:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from megatron.neox.config import TokenizerConfig
+from megatron.neox.corpus.processes import worker_pool
 from megatron.neox.data import encoding
 from megatron.neox.data.indexed import IndexedDataset
 from megatron.neox.data.tokenize import Progress, TokenizeSettings, tokenize
@@ -139,7 +140,7 @@ def test_chunks_read_ahead_are_bounded() -> None:
 @pytest.mark.timeout(60)
 def test_a_worker_that_dies_is_told() -> None:
     how = encoding.Encoding(CHARACTERS, append_eod=False, fix_text=False)
-    with encoding._pool(how, 2) as pool:
+    with worker_pool(2, encoding._start_worker, (how,)) as pool:
         pool.submit(os._exit, 9)
         results = encoding._in_order(pool, repeat((["x" * 10_000], 1)), workers=2)
         with pytest.raises(ResourceError, match="one of 2 workers died"):

@@ -1,0 +1,179 @@
+"""Shards: parquet files of source files, a row each. What the stages of a corpus read and write.
+
+`content` is the text as it will be tokenized: UTF-8 without a byte order mark, line ends LF. `sha256` and `size`
+are those of the file's own bytes, so that an index made from shards says what PolyCoder's says. Equal rows give
+equal bytes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from megatron.neox.errors import InputError
+from megatron.neox.files import appearing
+
+if TYPE_CHECKING:
+    import pyarrow
+
+_ROW_GROUP_BYTES = 32 << 20  # of content: what a reader holds at once
+_BATCH_ROWS = 512
+_ESCAPE = re.compile(rb"[\x00-\x1f\x7f\\]")
+_ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
+
+
+class SourceFile(NamedTuple):
+    """A row of a shard."""
+
+    repository: str
+    """ORGANIZATION/PROJECT."""
+    language: str
+    path: str
+    """Below the repository, as `escape_path` writes it."""
+    sha256: str
+    """Of the file's own bytes, in hex."""
+    size: int
+    """Of the file's own bytes."""
+    stars: int | None
+    """None where the repository did not come from a crawl."""
+    licenses: list[str]
+    """SPDX identifiers, as far as known."""
+    commit: str | None
+    vendored: bool
+    """Whether it lies in a folder of other people's packages, such as node_modules."""
+    content: str
+
+
+def schema() -> pyarrow.Schema:
+    """The columns of a shard, in their order."""
+    import pyarrow as pa
+
+    return pa.schema(
+        {
+            "repository": pa.string(), "language": pa.string(), "path": pa.string(), "sha256": pa.string(),
+            "size": pa.int64(), "stars": pa.int32(), "licenses": pa.list_(pa.string()), "commit": pa.string(),
+            "vendored": pa.bool_(), "content": pa.string(),
+        }
+    )  # fmt: skip
+
+
+def escape_path(path: bytes) -> str:
+    r"""A path as text: bytes that are not UTF-8, control characters and backslashes become `\xNN`.
+
+    Two paths never give the same text, and the text stands on one line without a tab.
+    """
+    escaped = _ESCAPE.sub(lambda match: b"\\x%02x" % match[0][0], path)
+    return escaped.decode("utf-8", "backslashreplace")
+
+
+def unescape_path(text: str) -> bytes:
+    """The path that `escape_path` was given."""
+    return _ESCAPED.sub(lambda match: bytes([int(match[1], 16)]), text.encode())
+
+
+class ShardWriter:
+    """Writes rows to one parquet file, in row groups of bounded size."""
+
+    def __init__(self, path: Path) -> None:
+        from pyarrow import parquet
+
+        self._schema = schema()
+        self._writer = parquet.ParquetWriter(path, self._schema, compression="zstd")
+        self._rows: list[SourceFile] = []
+        self._num_bytes = 0
+
+    def write(self, file: SourceFile) -> None:
+        """Add a row."""
+        self._rows.append(file)
+        self._num_bytes += len(file.content)
+        if self._num_bytes >= _ROW_GROUP_BYTES:
+            self._flush()
+
+    def write_batch(self, batch: pyarrow.RecordBatch) -> None:
+        """Add rows that are arrow data already, as a row group of their own."""
+        self._flush()
+        self._writer.write_batch(batch)
+
+    def close(self) -> None:
+        """Write what is left, and the footer."""
+        self._flush()
+        self._writer.close()
+
+    def _flush(self) -> None:
+        import pyarrow as pa
+
+        if self._rows:
+            columns = [list(column) for column in zip(*self._rows)]
+            arrays = [pa.array(column, field.type) for column, field in zip(columns, self._schema)]
+            self._writer.write_batch(pa.record_batch(arrays, schema=self._schema))
+            self._rows, self._num_bytes = [], 0
+
+
+@contextmanager
+def new_shard(path: Path) -> Iterator[ShardWriter]:
+    """A writer whose file takes its name when the block ends well."""
+    with appearing(path) as partial:
+        writer = ShardWriter(partial)
+        try:
+            yield writer
+        finally:
+            writer.close()
+
+
+def find_shards(folder: Path) -> list[Path]:
+    """The shards of a stage's finished output, in order.
+
+    Raises:
+        InputError: there is no such folder, the stage that writes it is not done, or it holds no shard.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder of shards")
+    if (folder / ".stage").exists() and not (folder / "summary.json").exists():
+        raise InputError(f"{folder} is not finished; the command that writes it goes on with --resume")
+    shards = sorted(folder.glob("*.parquet"))
+    if not shards:
+        raise InputError(f"{folder} holds no .parquet file; tools/collect/extract_code.py makes some")
+    return shards
+
+
+def read_batches(
+    shard: Path, columns: Sequence[str] | None = None, *, num_rows: int = _BATCH_ROWS
+) -> Iterator[pyarrow.RecordBatch]:
+    """Rows of a shard as arrow data, a bounded number at once.
+
+    Raises:
+        InputError: not a parquet file, damaged, or without a column that is asked for.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    wanted = list(schema().names if columns is None else columns)
+    try:
+        with parquet.ParquetFile(shard, pre_buffer=False) as file:
+            if absent := [name for name in wanted if name not in file.schema_arrow.names]:
+                raise InputError(
+                    f"{shard} has no column {', '.join(absent)}: it is not a shard of ours; "
+                    "tools/collect/import_dataset.py makes shards of other parquet and jsonl files"
+                )
+            yield from file.iter_batches(batch_size=num_rows, columns=wanted)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{shard} is not a readable parquet file: {error}; make it again") from error
+
+
+def read_shard(shard: Path) -> Iterator[SourceFile]:
+    """Rows of a shard.
+
+    Raises:
+        InputError: as `read_batches`.
+    """
+    for batch in read_batches(shard):
+        columns: list[list[Any]] = [column.to_pylist() for column in batch.columns]
+        yield from map(SourceFile._make, zip(*columns))
+
+
+def shard_name(number: int) -> str:
+    """File name of a shard."""
+    return f"shard-{number:05d}.parquet"

@@ -1,0 +1,240 @@
+"""Stages: passes over a corpus made of tasks that are each done whole, so that a run goes on where it was killed.
+
+A stage is a list of phases, a phase a number of independent tasks; a phase begins when the one before it is done::
+
+    OUTPUT/shard-00000.parquet ...   what the tasks write, each file under its name when it is whole
+    OUTPUT/summary.json              the counts of all tasks and the settings: written last, so it says "finished"
+    OUTPUT/.stage/                   until then: settings.json, done/PHASE-NUMBER.json with the counts of each
+                                     task that is done, and work/, which phases hand each other things in
+
+What a task writes depends on its number, the settings and the input alone. So the output is the same however often
+a run was killed, and on however many processes it ran.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from megatron.neox.corpus.counts import Counts
+from megatron.neox.corpus.processes import submit, worker_pool
+from megatron.neox.corpus.staging import lock_folder
+from megatron.neox.errors import OutputError, ResourceError
+from megatron.neox.files import write_whole
+
+log = logging.getLogger(__name__)
+
+SUMMARY = "summary.json"
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Tasks 0 .. num_tasks - 1, in any order and on any machine.
+
+    Args:
+        run: called with a task's number; returns what to count. It is sent to other processes, so it is a function
+            of a module, or a method of something that can be pickled.
+    """
+
+    name: str
+    num_tasks: int
+    run: Callable[[int], Counts | None]
+
+
+def _nothing_more(counts: Counts) -> Mapping[str, Any]:
+    del counts
+    return {}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A pass over a corpus.
+
+    Args:
+        name: the verb, such as `filter`.
+        output: the folder it writes.
+        settings: whatever decides the output, as JSON knows it; inputs by what they are, not by where they lie.
+        describe: called when all tasks are done, with the counts of all; what it returns joins summary.json.
+    """
+
+    name: str
+    output: Path
+    settings: Mapping[str, Any]
+    phases: Sequence[Phase]
+    describe: Callable[[Counts], Mapping[str, Any]] = _nothing_more
+
+    @property
+    def state(self) -> Path:
+        """Where an unfinished run keeps what it knows."""
+        return self.output / ".stage"
+
+    @property
+    def work(self) -> Path:
+        """Where phases hand things to later ones; gone when the stage is finished."""
+        return work_folder(self.output)
+
+    def pending(self, phase: Phase) -> list[int]:
+        """Numbers of the tasks that are not done."""
+        return [number for number in range(phase.num_tasks) if not self._done(phase, number).exists()]
+
+    def run_task(self, phase: Phase, number: int) -> None:
+        """Do a task, unless it is done, and remember that it is."""
+        if not self._done(phase, number).exists():
+            counts = phase.run(number) or Counts()
+            write_whole(self._done(phase, number), json.dumps(counts.to_json()))
+
+    def finish(self) -> dict[str, Any]:
+        """Add up what the tasks counted, and write summary.json.
+
+        Raises:
+            ResourceError: tasks are not done; they failed on another machine.
+        """
+        counts = Counts()
+        for phase in self.phases:
+            if pending := self.pending(phase):
+                raise ResourceError(
+                    f"{self.name}: {len(pending)} of {phase.num_tasks} tasks of the phase {phase.name} are not done, "
+                    f"the first of them {pending[0]}; --resume does them again"
+                )
+            for number in range(phase.num_tasks):
+                counts.merge(Counts.from_json(json.loads(self._done(phase, number).read_text("utf-8"))))
+        summary = {
+            "stage": self.name,
+            "settings": dict(self.settings),
+            **counts.to_json(),
+            **self.describe(counts),
+        }
+        write_whole(self.output / SUMMARY, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
+        shutil.rmtree(self.state, ignore_errors=True)
+        return summary
+
+    def _done(self, phase: Phase, number: int) -> Path:
+        return self.state / "done" / f"{phase.name}-{number:05d}.json"
+
+
+def work_folder(output: Path) -> Path:
+    """Where the phases of the stage that writes `output` hand things to each other."""
+    return output / ".stage" / "work"
+
+
+def run_stage(
+    stage: Stage, *, workers: int = 1, resume: bool = False, overwrite: bool = False
+) -> dict[str, Any]:
+    """Run a stage in processes of this machine; return its summary.
+
+    Args:
+        resume: go on with a run that was stopped; of one that is finished, do nothing.
+        overwrite: begin anew where another run's output stands.
+
+    Raises:
+        OutputError: the output exists and neither is asked for, other settings made it, it is no stage's, or
+            another run is writing it.
+        ResourceError: a worker died, as it does when memory runs out.
+    """
+    with opened(stage, resume=resume, overwrite=overwrite) as finished:
+        if finished is not None:
+            return finished
+        for phase in stage.phases:
+            _run_phase(stage, phase, workers)
+        return stage.finish()
+
+
+@contextmanager
+def opened(stage: Stage, *, resume: bool, overwrite: bool) -> Iterator[dict[str, Any] | None]:
+    """The output made ready, locked against a second run; gives the summary where the stage is finished already.
+
+    Raises:
+        OutputError: as `run_stage`.
+    """
+    output = stage.output
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except (PermissionError, NotADirectoryError, FileExistsError) as error:
+        raise OutputError(f"cannot write {output}: {error.strerror}; give another --output") from error
+    with lock_folder(output):
+        finished = _prepare(stage, resume=resume, overwrite=overwrite)
+        if finished is not None:
+            log.info("%s is finished already", output)
+        yield finished
+
+
+def _prepare(stage: Stage, *, resume: bool, overwrite: bool) -> dict[str, Any] | None:
+    output, summary, settings = stage.output, stage.output / SUMMARY, stage.state / "settings.json"
+    if any(output.iterdir()) and not (summary.exists() or stage.state.exists()):
+        raise OutputError(f"{output} holds something that no stage wrote; give another --output")
+    if overwrite:
+        _clear(stage)
+    elif any(output.iterdir()) and not resume:
+        found = "is there" if summary.exists() else "holds a run that was not finished"
+        raise OutputError(f"{output} {found}; --resume goes on with it, --overwrite begins anew")
+    if summary.exists():
+        content = json.loads(summary.read_text("utf-8"))
+        _refuse_other_settings(stage, content["settings"])
+        shutil.rmtree(stage.state, ignore_errors=True)
+        return content
+    if settings.exists():
+        _refuse_other_settings(stage, json.loads(settings.read_text("utf-8")))
+    for folder in (stage.state / "done", stage.work):
+        folder.mkdir(parents=True, exist_ok=True)
+    write_whole(settings, json.dumps(dict(stage.settings), indent=2))
+    return None
+
+
+def _clear(stage: Stage) -> None:
+    """Empty the output; what says "finished" goes first, and what says "ours" last, so that a kill costs nothing."""
+    stage.state.mkdir(exist_ok=True)
+    (stage.output / SUMMARY).unlink(missing_ok=True)
+    for entry in stage.output.iterdir():
+        if entry.is_symlink() or not entry.is_dir():
+            entry.unlink()
+        elif entry != stage.state:
+            shutil.rmtree(entry)
+    shutil.rmtree(stage.state)
+
+
+def _refuse_other_settings(stage: Stage, found: Mapping[str, Any]) -> None:
+    wanted = json.loads(json.dumps(dict(stage.settings)))
+    different = sorted(key for key in {*wanted, *found} if wanted.get(key) != found.get(key))
+    if different:
+        told = "; ".join(f"{key} was {found.get(key)!r} and is {wanted.get(key)!r}" for key in different)
+        raise OutputError(
+            f"{stage.output} was begun with other settings: {told}; give those again, --overwrite it, "
+            "or give another --output"
+        )
+
+
+def _run_phase(stage: Stage, phase: Phase, workers: int) -> None:
+    pending = stage.pending(phase)
+    log.info("%s, %s: %d of %d tasks to do", stage.name, phase.name, len(pending), phase.num_tasks)
+    if workers <= 1 or len(pending) <= 1:
+        for number in pending:
+            stage.run_task(phase, number)
+        return
+    try:
+        with worker_pool(min(workers, len(pending))) as pool:
+            for future in as_completed([submit(pool, stage.run_task, phase, number) for number in pending]):
+                future.result()
+    except BrokenProcessPool as error:
+        raise ResourceError(
+            f"one of {workers} workers died, most likely for want of memory; --resume with fewer --workers goes on"
+        ) from error
+
+
+def fingerprint(paths: Sequence[Path]) -> str:
+    """A hash of files' names and contents: what a stage's settings say of its inputs."""
+    digest = sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+        digest.update(f"\0{path.name}\0{path.stat().st_size}\0".encode())
+    return digest.hexdigest()

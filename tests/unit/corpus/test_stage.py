@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from megatron.neox.corpus.counts import Counts
+from megatron.neox.corpus.shards import (
+    SourceFile,
+    escape_path,
+    find_shards,
+    new_shard,
+    read_shard,
+    shard_name,
+    unescape_path,
+)
+from megatron.neox.corpus.stage import Phase, Stage, run_stage, work_folder
+from megatron.neox.corpus.staging import lock_folder
+from megatron.neox.errors import InputError, OutputError, ResourceError
+
+
+def row(number: int) -> SourceFile:
+    text = f"x = {number}\n"
+    return SourceFile(
+        "org/project", "Python", f"a/{number}.py", "0" * 64, len(text), 7, ["MIT"], None, False, text
+    )
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Doubles the numbers 0 .. 9 in one phase, and writes a shard of each in the next."""
+
+    output: Path
+    dies_at: int | None = None
+
+    def stage(self, **settings: object) -> Stage:
+        phases = [Phase("double", 10, self.double), Phase("write", 10, self.write)]
+        return Stage("numbers", self.output, {"seed": 1, **settings}, phases, self.describe)
+
+    def double(self, number: int) -> None:
+        if number == self.dies_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        (work_folder(self.output) / str(number)).write_text(str(2 * number))
+
+    def write(self, number: int) -> Counts:
+        doubled = int((work_folder(self.output) / str(number)).read_text())
+        with new_shard(self.output / shard_name(number)) as shard:
+            shard.write(row(doubled))
+        counts = Counts()
+        counts.keep("Python", doubled)
+        if number % 2:
+            counts.leave_out("odd", "Python", 1)
+        return counts
+
+    def describe(self, counts: Counts) -> dict[str, int]:
+        return {"files": counts.total_kept().num_files}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_stage_runs_its_phases_and_counts(tmp_path: Path, workers: int) -> None:
+    summary = run_stage(Numbers(tmp_path / "out").stage(), workers=workers)
+    assert summary["kept"] == {"Python": {"num_files": 10, "num_bytes": 90}}
+    assert summary["left_out"] == {"odd": {"Python": {"num_files": 5, "num_bytes": 5}}}
+    assert summary["files"] == 10
+    assert [next(read_shard(shard)) for shard in find_shards(tmp_path / "out")] == [
+        row(2 * number) for number in range(10)
+    ]
+    assert sorted(contents(tmp_path / "out")) == [*map(shard_name, range(10)), "summary.json"]
+
+
+def test_a_killed_stage_goes_on_and_gives_the_same_bytes(tmp_path: Path) -> None:
+    run_stage(Numbers(tmp_path / "straight").stage())
+    with pytest.raises(ResourceError, match=r"one of 2 workers died.*--resume"):
+        run_stage(Numbers(tmp_path / "killed", dies_at=6).stage(), workers=2)
+    with pytest.raises(InputError, match="not finished"):
+        find_shards(tmp_path / "killed")
+    with pytest.raises(OutputError, match="holds a run that was not finished; --resume"):
+        run_stage(Numbers(tmp_path / "killed").stage())
+    with pytest.raises(OutputError, match="other settings: seed was 1 and is 2"):
+        run_stage(Numbers(tmp_path / "killed").stage(seed=2), resume=True)
+    run_stage(Numbers(tmp_path / "killed").stage(), resume=True)
+    assert contents(tmp_path / "killed") == contents(tmp_path / "straight")
+
+
+def test_a_finished_stage_is_neither_done_again_nor_lost(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    summary = run_stage(Numbers(output).stage())
+    with pytest.raises(OutputError, match="is there; --resume goes on with it, --overwrite"):
+        run_stage(Numbers(output).stage())
+    assert run_stage(Numbers(output, dies_at=0).stage(), resume=True) == summary
+    (output / "shard-00099.parquet").write_bytes(b"")
+    run_stage(Numbers(output).stage(seed=2), overwrite=True)
+    assert not (output / "shard-00099.parquet").exists()
+
+
+def test_other_peoples_folders_and_running_ones_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").touch()
+    with pytest.raises(OutputError, match="no stage wrote"):
+        run_stage(Numbers(tmp_path / "mine").stage(), overwrite=True)
+    assert (tmp_path / "mine" / "thesis.txt").exists()
+    (tmp_path / "out").mkdir()
+    with lock_folder(tmp_path / "out"), pytest.raises(OutputError, match="another run is writing"):
+        run_stage(Numbers(tmp_path / "out").stage())
+
+
+def test_importing_a_stage_needs_no_torch() -> None:
+    code = "import megatron.neox.corpus.stage_options, sys; print('torch' in sys.modules, 'pyarrow' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == ["False", "False"]
+
+
+@pytest.mark.parametrize(
+    "path", [b"a/b.py", b"bad\xff.py", b"new\nline.py", b"tab\tname.py", "日本.py".encode(), b"back\\x41.py"]
+)
+def test_any_path_becomes_one_line_and_comes_back(path: bytes) -> None:
+    text = escape_path(path)
+    assert text.isprintable()
+    assert unescape_path(text) == path
+
+
+def test_counts_add_up_and_come_back() -> None:
+    first, second = Counts(), Counts()
+    first.keep("C", 10)
+    second.keep("C", 5)
+    second.leave_out("empty", "Go")
+    second.leave_out("too_big", "C", 2_000_000)
+    second.leave_out("too_big", "Go", 1_000_000)
+    first.merge(Counts.from_json(json.loads(json.dumps(second.to_json()))))
+    assert first.lines() == (
+        "kept: 2 files, 0.00 MB\nleft out, too_big: 2 files, 3.00 MB\nleft out, empty: 1 files, 0.00 MB\n"
+    )
