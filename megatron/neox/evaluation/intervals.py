@@ -1,19 +1,30 @@
-"""Confidence intervals of ratios over files, by the percentile bootstrap (Efron 1979).
+"""Confidence intervals of means over tasks and of ratios over files, by the percentile bootstrap (Efron 1979).
 
-A perplexity is a function of two sums over files, log p and a count. Files are what was sampled, and tokens of one
-file are alike, so whole files are drawn, with replacement, as many as there are; the interval holds the middle 95%
-of what the drawn sums give.
+Tasks and files are what was sampled from the world, so they are drawn whole, with replacement, as many as there are;
+an interval holds the middle 95% of what the draws give. Tokens of one file are alike, and so are the holes of one
+function: they are drawn together. Between two models the same draws serve both: what makes a task hard, it makes hard
+for either, and falls out of the difference.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 NUM_RESAMPLES = 10_000
 _SEED = 1234
 _NUMBERS_AT_ONCE = 2**22
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean, and the interval that holds the middle 95% of the resampled means."""
+
+    mean: float
+    low: float
+    high: float
 
 
 def resampled_sums(columns: Mapping[str, Sequence[float]]) -> dict[str, np.ndarray]:
@@ -39,3 +50,28 @@ def ratio_interval(
         return None
     low, high = np.quantile(ratios, [(1 - share) / 2, (1 + share) / 2])
     return float(low), float(high)
+
+
+def mean_interval(
+    values: np.ndarray, *, groups: Sequence[str] | None = None, share: float = 0.95
+) -> Estimate:
+    """The mean of values [n] and the middle `share` of its bootstrap distribution, the same at every call.
+
+    Args:
+        groups: what each value belongs to [n], such as the function of a hole; whole groups are drawn. None means
+            that every value was sampled by itself.
+    """
+    if groups is None:
+        sums, counts = np.asarray(values, np.float64), np.ones(len(values))
+    else:
+        places = np.unique(np.asarray(groups), return_inverse=True)[1]
+        sums, counts = np.bincount(places, weights=values), np.bincount(places)
+    drawn = resampled_sums({"sums": sums.tolist(), "counts": counts.tolist()})
+    ends = ratio_interval(drawn["sums"], drawn["counts"], share=share)
+    assert ends is not None, "a mean of nothing"
+    return Estimate(float(np.mean(values)), *ends)
+
+
+def paired_difference(ours: np.ndarray, theirs: np.ndarray, *, share: float = 0.95) -> Estimate:
+    """The mean of ours - theirs, both [tasks] in the same order, with its interval."""
+    return mean_interval(ours - theirs, share=share)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from megatron.neox.evaluation.intervals import NUM_RESAMPLES, ratio_interval, resampled_sums
+from megatron.neox.evaluation.intervals import NUM_RESAMPLES, mean_interval, ratio_interval, resampled_sums
 
 
 def test_rows_that_are_alike_leave_no_doubt() -> None:
@@ -37,3 +37,14 @@ def test_the_same_rows_give_the_same_interval_however_many_fit_at_once(
 
 def test_nothing_to_divide_by() -> None:
     assert ratio_interval(np.array([1.0]), np.array([0.0])) is None
+
+
+def test_values_that_belong_together_are_drawn_together() -> None:
+    """Ten holes of each function that stand or fall together tell no more than one of each."""
+    alone = np.random.Generator(np.random.PCG64(7)).integers(0, 2, 40).astype(float)
+    groups = [str(number) for number in range(40) for _ in range(10)]
+    found, expected = mean_interval(np.repeat(alone, 10), groups=groups), mean_interval(alone)
+    assert found.mean == expected.mean
+    error = alone.std() / np.sqrt(40)
+    assert found.high - found.low == pytest.approx(expected.high - expected.low, abs=0.1 * error)
+    assert mean_interval(np.repeat(alone, 10)).high < found.high

