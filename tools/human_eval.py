@@ -28,6 +28,7 @@ from megatron.neox.evaluation.humaneval.summary import (
     score_table,
 )
 from megatron.neox.evaluation.humaneval.verdicts import Scorer
+from megatron.neox.evaluation.published.tables import human_eval_markdown
 from megatron.neox.evaluation.sandbox import Limits, Sandbox, choose_backend
 
 EXAMPLES = """examples:
@@ -55,6 +56,8 @@ def main(arguments: Sequence[str]) -> None:
     with Sandbox(backend, limits, num_lanes=options.workers) as sandbox:
         for path, samples in files.items():
             _score(path, samples, options, Scorer(problems, protocol, sandbox))
+    if options.published and not options.problem_file:
+        print(f"\n{human_eval_markdown()}", end="")
     return None
 
 
@@ -85,6 +88,10 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--sandbox", default="auto", help="auto, bubblewrap or landlock (default: %(default)s)"
     )
+    parser.add_argument(
+        "--published", action=argparse.BooleanOptionalAction, default=True,
+        help="print HumanEval's published figures below (default: yes; no with --problem-file)",
+    )  # fmt: skip
     parser.add_argument("--workers", type=_positive, help="samples at a time (default: processor cores)")
     return parser.parse_args(arguments)
 

@@ -14,7 +14,7 @@ import pygments
 from pygments.lexers import get_lexer_by_name, get_lexer_for_filename
 from pygments.util import ClassNotFound
 
-from megatron.neox.evaluation.languages import PUBLISHED_POLYCODER
+from megatron.neox.evaluation.published.tables import code_perplexity
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ def warn_of_version(language: str) -> None:
 def version_effect(language: str) -> str:
     """What the measured version does to the published perplexity of a language, in words."""
     before, after = MEASURED_TOKENS[language]
-    published = PUBLISHED_POLYCODER[language]
+    published = code_perplexity().rows[language]
     moved = published ** (before / after)
     return (
         f"on 2 MB of other {language} code {MEASURED_VERSION} counts {100 * (after - before) / before:+.2f}% "

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from megatron.neox.config import EvaluationConfig
-from megatron.neox.evaluation.languages import PUBLISHED_POLYCODER
+from megatron.neox.evaluation.markdown import markdown
+from megatron.neox.evaluation.published.tables import NUM_TASKS, code_perplexity, human_eval_markdown
 from megatron.neox.evaluation.task import Task, TaskResult
 from megatron.neox.files import write_whole
 from megatron.neox.generation.output import LineFile
@@ -89,9 +90,19 @@ def _tables(outcome: Mapping[str, tuple[Task, TaskResult]], harness: Mapping[str
     parts = [code_table(code)] if code else []
     rows = [*_task_rows(other), *_harness_rows(harness)]
     if rows:
-        parts.append(_table([["Task", "Version", "Metric", "Value"], *rows]))
+        parts.append(markdown([["Task", "Version", "Metric", "Value"], *rows]))
     parts += [_conditions(name, result.config) for name, (_, result) in other.items()]
+    if _is_of_human_eval(other):
+        parts.append(human_eval_markdown())
     return "\n".join(parts) + _shared_conditions(code)
+
+
+def _is_of_human_eval(results: Mapping[str, tuple[int, TaskResult]]) -> bool:
+    """Whether all of HumanEval was measured, so that published figures stand beside ours."""
+    return any(
+        name == "human_eval" and result.metrics.get("num_tasks") == NUM_TASKS
+        for name, (_, result) in results.items()
+    )
 
 
 def code_table(results: Mapping[str, TaskResult]) -> str:
@@ -111,10 +122,10 @@ def code_table(results: Mapping[str, TaskResult]) -> str:
                 _range(metrics, "bits_per_byte"),
                 _shown(metrics["num_files"]),
                 "not checked" if seen is None else str(seen),
-                _shown(PUBLISHED_POLYCODER.get(language)),
+                _shown(code_perplexity().rows.get(language)),
             ]
         )
-    return _table(rows)
+    return markdown(rows)
 
 
 def _range(metrics: Mapping[str, float | int | None], name: str) -> str:
@@ -124,7 +135,7 @@ def _range(metrics: Mapping[str, float | int | None], name: str) -> str:
 
 def markdown_table(outcome: Mapping[str, tuple[int, TaskResult]]) -> str:
     """Every metric of every task, one a row."""
-    return _table([["Task", "Version", "Metric", "Value"], *_task_rows(outcome)])
+    return markdown([["Task", "Version", "Metric", "Value"], *_task_rows(outcome)])
 
 
 def _task_rows(outcome: Mapping[str, tuple[int, TaskResult]]) -> list[list[str]]:
@@ -150,13 +161,6 @@ def _harness_rows(harness: Mapping[str, Any]) -> list[list[str]]:
                 shown += f" ± {error:.4f}"
             rows.append([name, version, metric if chosen == "none" else f"{metric} ({chosen})", shown])
     return rows
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    rule = ["-" * width for width in widths[:-1]] + ["-" * (widths[-1] - 1) + ":"]
-    lines = [_line(rows[0], widths), _line(rule, widths), *(_line(row, widths) for row in rows[1:])]
-    return "\n".join(lines) + "\n"
 
 
 def _shared_conditions(results: Mapping[str, TaskResult]) -> str:
@@ -186,11 +190,6 @@ def _conditions(name: str, config: Mapping[str, Any]) -> str:
 
 def _written(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    padded = [cell.ljust(width) for cell, width in zip(cells[:-1], widths)]
-    return f"| {' | '.join([*padded, cells[-1].rjust(widths[-1])])} |"
 
 
 def _shown(value: float | int | None) -> str:

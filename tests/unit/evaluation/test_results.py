@@ -6,6 +6,8 @@ import json
 import time
 from pathlib import Path
 
+import pytest
+
 from megatron.neox.config import EvaluationConfig
 from megatron.neox.evaluation.results import markdown_table, results_path, write_results
 from megatron.neox.evaluation.task import TaskResult
@@ -54,3 +56,13 @@ def test_the_table() -> None:
         "| perplexity | 1       | num_files           |      3 |\n"
         "| perplexity | 1       | pygments_perplexity |      - |\n"
     )
+
+
+@pytest.mark.parametrize("num_tasks", [164, 10])
+def test_published_figures_stand_below_a_whole_human_eval(num_tasks: int, tmp_path: Path) -> None:
+    """Those of a part of its tasks compare with none."""
+    (tmp_path / "a.py").write_text("x\n")
+    task = Perplexity(EvaluationConfig(eval_data_path=str(tmp_path)))
+    result = TaskResult({"num_tasks": num_tasks, "pass@1": 0.05}, {"protocol": "polycoder"})
+    table = write_results(tmp_path / "r.json", {"human_eval": (task, result)}, config={}, when=WHEN)
+    assert table.count("| PolyCoder 2.7B ") == (num_tasks == 164)

@@ -19,8 +19,9 @@ from megatron.neox.evaluation.code_files import read_documents
 from megatron.neox.evaluation.compatibility import polycoder_window, warn_of_window, with_padding
 from megatron.neox.evaluation.contamination import file_hashes
 from megatron.neox.evaluation.intervals import NUM_RESAMPLES, ratio_interval, resampled_sums
-from megatron.neox.evaluation.languages import LANGUAGES, PUBLISHED_PROTOCOL, TASK_PREFIX
+from megatron.neox.evaluation.languages import LANGUAGES, TASK_PREFIX
 from megatron.neox.evaluation.lexing import PYGMENTS_VERSION, count_language_tokens, warn_of_version
+from megatron.neox.evaluation.published.tables import code_perplexity
 from megatron.neox.evaluation.scoring import TokenScorer
 from megatron.neox.evaluation.task import TaskResult
 from megatron.neox.evaluation.tasks.perplexity import bits_per_byte, perplexity
@@ -212,7 +213,7 @@ class CodePerplexity:
             "intervals": f"95%, bootstrap over files, {NUM_RESAMPLES} draws, percentiles",
             "contamination_index": self._settings.eval_contamination_index,
             "skipped": dict(self._tally.skipped),
-            "published": PUBLISHED_PROTOCOL,
+            "published": code_perplexity().described,
         }
 
 
