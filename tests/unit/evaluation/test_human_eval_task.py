@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-import torch
-from torch import Tensor
 
 from megatron.neox.config import EvaluationConfig
 from megatron.neox.errors import InputError
@@ -15,36 +13,19 @@ from megatron.neox.evaluation.humaneval.problems import read_problems
 from megatron.neox.evaluation.task import TaskResult, build_tasks
 from megatron.neox.generation.workers import Workers
 from megatron.neox.tokenizers import CharLevelTokenizer
-from tests.tiny_models import TinyLanguageModel, tiny_config
+from tests.reciting_model import RecitingModel
 
 PROBLEMS = read_problems()
 
 
-class Oracle(TinyLanguageModel):
-    """Goes on with the canonical solution wherever it knows one, then with a new block."""
-
-    def __init__(self, known: Sequence[str]) -> None:
-        super().__init__(tiny_config(seq_length=4096, max_position_embeddings=4096))
-        tokenizer = CharLevelTokenizer()
-        self.texts = [
-            tokenizer.encode(problem.prompt.strip() + f"\n{problem.canonical_solution}\nprint(input())\n")
-            if name in known
-            else tokenizer.encode(problem.prompt.strip() + "\n    return None\n\nprint()\n")
-            for name, problem in PROBLEMS.items()
-        ]
-        self.seen: list[list[int]] = []
-
-    def new_cache(self, *arguments: Any, **keywords: Any) -> Any:
-        return None
-
-    def logits(self, token_ids: Tensor, cache: object = None, *, at: Sequence[int] | None = None) -> Tensor:
-        assert at is not None
-        logits = torch.zeros(len(token_ids), 1, CharLevelTokenizer().vocab_size)
-        for row, (ids, place) in enumerate(zip(token_ids.tolist(), at)):
-            begun = ids[: place + 1]
-            text = next(text for text in self.texts if text[: len(begun)] == begun)
-            logits[row, 0, text[len(begun)]] = 50.0
-        return logits
+def recited(known: Sequence[str]) -> list[str]:
+    """The canonical solution of what is known and of the rest nothing, then a new block."""
+    return [
+        problem.prompt.strip() + f"\n{problem.canonical_solution}\nprint(input())\n"
+        if name in known
+        else problem.prompt.strip() + "\n    return None\n\nprint()\n"
+        for name, problem in PROBLEMS.items()
+    ]
 
 
 def _run(known: Sequence[str], **options: Any) -> TaskResult:
@@ -52,8 +33,7 @@ def _run(known: Sequence[str], **options: Any) -> TaskResult:
         eval_tasks=["human_eval"], eval_task_options={"human_eval": options}, eval_batch_size=4
     )
     task = build_tasks(settings)["human_eval"]
-    task._sampling = task._sampling.model_copy(update={"recompute": True})  # type: ignore[attr-defined]
-    return task.run(Oracle(known), CharLevelTokenizer(), Workers())
+    return task.run(RecitingModel(recited(known)), CharLevelTokenizer(), Workers())
 
 
 def test_it_samples_judges_and_tells_pass_at_k() -> None:

@@ -60,9 +60,10 @@ def choose_ks(counts: Counts, wanted: Sequence[int] | None) -> tuple[list[int], 
     return [k for k in wanted or DEFAULT_KS if k <= fewest], told
 
 
-def score(counts: Counts, ks: Sequence[int]) -> dict[int, Estimate]:
-    """pass@k by k, the mean over tasks with its 95% interval."""
-    return {k: mean_interval(pass_at_k_by_task([*counts.values()], k)) for k in ks}
+def score(counts: Counts, ks: Sequence[int], groups: Mapping[str, str] | None = None) -> dict[int, Estimate]:
+    """pass@k by k, the mean over tasks with its 95% interval; tasks of one group are drawn together."""
+    together = None if groups is None else [groups[name] for name in counts]
+    return {k: mean_interval(pass_at_k_by_task([*counts.values()], k), groups=together) for k in ks}
 
 
 def compare(ours: Counts, theirs: Counts, wanted: Sequence[int] | None) -> tuple[dict[int, Estimate], str]:

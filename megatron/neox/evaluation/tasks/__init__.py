@@ -2,6 +2,7 @@
 
 from megatron.neox.evaluation.tasks.code_perplexity import CodePerplexity
 from megatron.neox.evaluation.tasks.human_eval import HumanEval
+from megatron.neox.evaluation.tasks.infilling import Infilling
 from megatron.neox.evaluation.tasks.perplexity import Perplexity
 
-__all__ = ["CodePerplexity", "HumanEval", "Perplexity"]
+__all__ = ["CodePerplexity", "HumanEval", "Infilling", "Perplexity"]
