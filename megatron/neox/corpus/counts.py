@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +30,8 @@ class Counts:
     def __init__(self) -> None:
         self.kept: defaultdict[str, Amount] = defaultdict(Amount)
         self.left_out: defaultdict[str, defaultdict[str, Amount]] = defaultdict(lambda: defaultdict(Amount))
+        self.numbers: Counter[str] = Counter()
+        """Whatever else a stage adds up, such as tokens."""
 
     def keep(self, language: str, num_bytes: int) -> None:
         """Count a file that goes on."""
@@ -46,12 +48,14 @@ class Counts:
         for reason, languages in other.left_out.items():
             for language, amount in languages.items():
                 self.left_out[reason][language].add(amount.num_files, amount.num_bytes)
+        self.numbers.update(other.numbers)
 
     def to_json(self) -> dict[str, Any]:
         """As mappings, sorted, so that equal counts give equal files."""
         return {
             "kept": _plain(self.kept),
             "left_out": {reason: _plain(self.left_out[reason]) for reason in sorted(self.left_out)},
+            "numbers": dict(sorted(self.numbers.items())),
         }
 
     @classmethod
@@ -63,6 +67,7 @@ class Counts:
         for reason, languages in value["left_out"].items():
             for language, amount in languages.items():
                 counts.left_out[reason][language].add(**amount)
+        counts.numbers.update(value["numbers"])
         return counts
 
     def total_kept(self) -> Amount:

@@ -41,13 +41,18 @@ class Phase:
     """Tasks 0 .. num_tasks - 1, in any order and on any machine.
 
     Args:
+        num_tasks: or a function that tells it once the phases before are done.
         run: called with a task's number; returns what to count. It is sent to other processes, so it is a function
             of a module, or a method of something that can be pickled.
     """
 
     name: str
-    num_tasks: int
+    num_tasks: int | Callable[[], int]
     run: Callable[[int], Counts | None]
+
+    def count(self) -> int:
+        """How many tasks there are; the phases before must be done."""
+        return self.num_tasks if isinstance(self.num_tasks, int) else self.num_tasks()
 
 
 def _nothing_more(counts: Counts) -> Mapping[str, Any]:
@@ -84,13 +89,16 @@ class Stage:
 
     def pending(self, phase: Phase) -> list[int]:
         """Numbers of the tasks that are not done."""
-        return [number for number in range(phase.num_tasks) if not self._done(phase, number).exists()]
+        return [number for number in range(phase.count()) if not self._done(phase, number).exists()]
 
-    def run_task(self, phase: Phase, number: int) -> None:
-        """Do a task, unless it is done, and remember that it is."""
-        if not self._done(phase, number).exists():
-            counts = phase.run(number) or Counts()
-            write_whole(self._done(phase, number), json.dumps(counts.to_json()))
+    def run_task(self, phase: Phase, number: int) -> Counts:
+        """Do a task, unless it is done, and remember that it is; gives what it counted."""
+        done = self._done(phase, number)
+        if done.exists():
+            return Counts.from_json(json.loads(done.read_text("utf-8")))
+        counts = phase.run(number) or Counts()
+        write_whole(done, json.dumps(counts.to_json()))
+        return counts
 
     def finish(self) -> dict[str, Any]:
         """Add up what the tasks counted, and write summary.json.
@@ -102,11 +110,11 @@ class Stage:
         for phase in self.phases:
             if pending := self.pending(phase):
                 raise ResourceError(
-                    f"{self.name}: {len(pending)} of {phase.num_tasks} tasks of the phase {phase.name} are not done, "
+                    f"{self.name}: {len(pending)} of {phase.count()} tasks of the phase {phase.name} are not done, "
                     f"the first of them {pending[0]}; --resume does them again"
                 )
-            for number in range(phase.num_tasks):
-                counts.merge(Counts.from_json(json.loads(self._done(phase, number).read_text("utf-8"))))
+            for number in range(phase.count()):
+                counts.merge(self.run_task(phase, number))
         summary = {
             "stage": self.name,
             "settings": dict(self.settings),
@@ -117,6 +125,10 @@ class Stage:
         shutil.rmtree(self.state, ignore_errors=True)
         return summary
 
+    def has_begun(self) -> bool:
+        """Whether any task is done."""
+        return any((self.state / "done").glob("*.json"))
+
     def _done(self, phase: Phase, number: int) -> Path:
         return self.state / "done" / f"{phase.name}-{number:05d}.json"
 
@@ -126,14 +138,33 @@ def work_folder(output: Path) -> Path:
     return output / ".stage" / "work"
 
 
+@dataclass(frozen=True)
+class Step:
+    """How far a phase is."""
+
+    phase: str
+    num_done: int
+    num_tasks: int
+    counts: Counts
+    """Of the task that was done last."""
+
+
 def run_stage(
-    stage: Stage, *, workers: int = 1, resume: bool = False, overwrite: bool = False
+    stage: Stage,
+    *,
+    workers: int = 1,
+    resume: bool = False,
+    overwrite: bool = False,
+    report: Callable[[Step], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Run a stage in processes of this machine; return its summary.
+
+    Where it fails before any task is done, nothing is left of it.
 
     Args:
         resume: go on with a run that was stopped; of one that is finished, do nothing.
         overwrite: begin anew where another run's output stands.
+        report: called in this process after every task.
 
     Raises:
         OutputError: the output exists and neither is asked for, other settings made it, it is no stage's, or
@@ -143,9 +174,14 @@ def run_stage(
     with opened(stage, resume=resume, overwrite=overwrite) as finished:
         if finished is not None:
             return finished
-        for phase in stage.phases:
-            _run_phase(stage, phase, workers)
-        return stage.finish()
+        try:
+            for phase in stage.phases:
+                _run_phase(stage, phase, workers, report)
+            return stage.finish()
+        except BaseException:
+            if not stage.has_begun():
+                shutil.rmtree(stage.output)
+            raise
 
 
 @contextmanager
@@ -212,17 +248,22 @@ def _refuse_other_settings(stage: Stage, found: Mapping[str, Any]) -> None:
         )
 
 
-def _run_phase(stage: Stage, phase: Phase, workers: int) -> None:
-    pending = stage.pending(phase)
-    log.info("%s, %s: %d of %d tasks to do", stage.name, phase.name, len(pending), phase.num_tasks)
+def _run_phase(stage: Stage, phase: Phase, workers: int, report: Callable[[Step], None]) -> None:
+    pending, num_tasks = stage.pending(phase), phase.count()
+    log.info("%s, %s: %d of %d tasks to do", stage.name, phase.name, len(pending), num_tasks)
+    for num_done, counts in enumerate(_results(stage, phase, pending, workers), num_tasks - len(pending) + 1):
+        report(Step(phase.name, num_done, num_tasks, counts))
+
+
+def _results(stage: Stage, phase: Phase, pending: Sequence[int], workers: int) -> Iterator[Counts]:
     if workers <= 1 or len(pending) <= 1:
         for number in pending:
-            stage.run_task(phase, number)
+            yield stage.run_task(phase, number)
         return
     try:
         with worker_pool(min(workers, len(pending))) as pool:
             for future in as_completed([submit(pool, stage.run_task, phase, number) for number in pending]):
-                future.result()
+                yield future.result()
     except BrokenProcessPool as error:
         raise ResourceError(
             f"one of {workers} workers died, most likely for want of memory; --resume with fewer --workers goes on"

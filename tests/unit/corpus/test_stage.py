@@ -20,7 +20,7 @@ from megatron.neox.corpus.shards import (
     shard_name,
     unescape_path,
 )
-from megatron.neox.corpus.stage import Phase, Stage, run_stage, work_folder
+from megatron.neox.corpus.stage import Phase, Stage, Step, run_stage, work_folder
 from megatron.neox.corpus.staging import lock_folder
 from megatron.neox.errors import InputError, OutputError, ResourceError
 
@@ -32,6 +32,10 @@ def row(number: int) -> SourceFile:
     )
 
 
+def fails(number: int) -> None:
+    raise InputError(f"nothing to read in task {number}")
+
+
 @dataclass(frozen=True)
 class Numbers:
     """Doubles the numbers 0 .. 9 in one phase, and writes a shard of each in the next."""
@@ -40,7 +44,7 @@ class Numbers:
     dies_at: int | None = None
 
     def stage(self, **settings: object) -> Stage:
-        phases = [Phase("double", 10, self.double), Phase("write", 10, self.write)]
+        phases = [Phase("double", 10, self.double), Phase("write", self.num_doubled, self.write)]
         return Stage("numbers", self.output, {"seed": 1, **settings}, phases, self.describe)
 
     def double(self, number: int) -> None:
@@ -48,12 +52,16 @@ class Numbers:
             os.kill(os.getpid(), signal.SIGKILL)
         (work_folder(self.output) / str(number)).write_text(str(2 * number))
 
+    def num_doubled(self) -> int:
+        return len(list(work_folder(self.output).iterdir()))
+
     def write(self, number: int) -> Counts:
         doubled = int((work_folder(self.output) / str(number)).read_text())
         with new_shard(self.output / shard_name(number)) as shard:
             shard.write(row(doubled))
         counts = Counts()
         counts.keep("Python", doubled)
+        counts.numbers["tokens"] = number
         if number % 2:
             counts.leave_out("odd", "Python", 1)
         return counts
@@ -68,7 +76,12 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_stage_runs_its_phases_and_counts(tmp_path: Path, workers: int) -> None:
-    summary = run_stage(Numbers(tmp_path / "out").stage(), workers=workers)
+    steps: list[Step] = []
+    summary = run_stage(Numbers(tmp_path / "out").stage(), workers=workers, report=steps.append)
+    assert [(step.phase, step.num_done, step.num_tasks) for step in steps] == [
+        (phase, number, 10) for phase in ("double", "write") for number in range(1, 11)
+    ]
+    assert summary["numbers"] == {"tokens": 45}
     assert summary["kept"] == {"Python": {"num_files": 10, "num_bytes": 90}}
     assert summary["left_out"] == {"odd": {"Python": {"num_files": 5, "num_bytes": 5}}}
     assert summary["files"] == 10
@@ -101,6 +114,13 @@ def test_a_finished_stage_is_neither_done_again_nor_lost(tmp_path: Path) -> None
     (output / "shard-00099.parquet").write_bytes(b"")
     run_stage(Numbers(output).stage(seed=2), overwrite=True)
     assert not (output / "shard-00099.parquet").exists()
+
+
+def test_a_stage_that_fails_at_once_leaves_nothing(tmp_path: Path) -> None:
+    stage = Stage("broken", tmp_path / "out", {}, [Phase("fail", 1, fails)])
+    with pytest.raises(InputError, match="nothing to read"):
+        run_stage(stage)
+    assert not (tmp_path / "out").exists()
 
 
 def test_other_peoples_folders_and_running_ones_are_left_alone(tmp_path: Path) -> None:
