@@ -21,6 +21,10 @@ class Amount:
         self.num_bytes += num_bytes
 
 
+def _by_language() -> defaultdict[str, Amount]:
+    return defaultdict(Amount)
+
+
 class Counts:
     """Amounts by language, of the files that were kept and of those left out for each reason.
 
@@ -29,7 +33,7 @@ class Counts:
 
     def __init__(self) -> None:
         self.kept: defaultdict[str, Amount] = defaultdict(Amount)
-        self.left_out: defaultdict[str, defaultdict[str, Amount]] = defaultdict(lambda: defaultdict(Amount))
+        self.left_out: defaultdict[str, defaultdict[str, Amount]] = defaultdict(_by_language)
         self.numbers: Counter[str] = Counter()
         """Whatever else a stage adds up, such as tokens."""
 
