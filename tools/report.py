@@ -1,5 +1,9 @@
 #!/usr/bin/env python3
-"""Draw the loss curves of one or several runs as a picture, and put them on one HTML page."""
+"""Draw runs, verdicts of HumanEval and perplexities by language, several of each on one picture, and one HTML page.
+
+Runs: loss curves, and metrics of tasks evaluated in training. Verdicts (..._results.jsonl): pass@k over k, and over
+temperature where several files of one NAME were sampled at several. Results of evaluate.py (.json): bars by language
+beside PolyCoder's published figures."""
 
 import sys
 from pathlib import Path
@@ -12,45 +16,35 @@ deepy.enter()
 import argparse
 from collections.abc import Sequence
 
-from megatron.neox.errors import InputError, run_door
-from megatron.neox.reports.loss_curve import draw_loss_curves
-from megatron.neox.reports.metrics import Metrics
-from megatron.neox.reports.page import Page, Table
+from megatron.neox.errors import run_door
+from megatron.neox.evaluation.report import Report
+from megatron.neox.evaluation.report_inputs import read_inputs
 
 EXAMPLES = """examples:
-  tools/report.py runs/quickstart/checkpoints --output runs/quickstart/curves
   tools/report.py small=runs/160M medium=runs/0-4B --output comparison
+  tools/report.py small=t0.2.jsonl_results.jsonl small=t0.8.jsonl_results.jsonl small=eval_results.json
 """
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Write OUTPUT.png and OUTPUT.html."""
+    """Write OUTPUT_KIND.png for each kind that there is, and OUTPUT.html."""
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("runs", nargs="+", help="folders with metrics.jsonl, or NAME=FOLDER")
     parser.add_argument(
-        "--output", type=Path, default=Path("report"), help="path of both files, without an ending"
+        "inputs", nargs="+", metavar="[NAME=]PATH", help="folder of a run, metrics.jsonl, verdicts or results"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("report"), help="path of all files, without an ending"
+    )
+    parser.add_argument(
+        "--log-axes", choices=("", "x", "y", "xy"), default="", help="of curves over steps (default: none)"
     )
     options = parser.parse_args(arguments)
-
-    runs: dict[str, Metrics] = {}
-    for run in options.runs:
-        name, separator, folder = run.partition("=")
-        if name in runs:
-            raise InputError(f"two runs are named {name}; give each a name of its own: NAME=FOLDER")
-        runs[name] = Metrics(Path(folder if separator else run))
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    picture, page = (options.output.with_name(options.output.name + ending) for ending in (".png", ".html"))
-    draw_loss_curves(runs, picture)
-    rows = [
-        (name, curve.steps[-1], curve.last, metrics.curve("validation_loss").last or "-")
-        for name, metrics in runs.items()
-        if (curve := metrics.curve("loss")).values
-    ]
-    table = Table("Last logged values", ("run", "step", "loss", "validation loss"), rows)
-    Page(title="Loss curves", picture=picture, tables=[table]).write(page)
-    print(f"wrote {picture} and {page}")
+    report = Report(read_inputs(options.inputs), options.output, log_axes=options.log_axes)
+    print(f"wrote {', '.join(map(str, report.write()))}")
+    for note in report.notes:
+        print(f"  {note}")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from megatron.neox.files import write_whole
 from megatron.neox.quickstart.prompts import read_prompts
 from megatron.neox.reports.loss_curve import draw_loss_curves
 from megatron.neox.reports.metrics import Metrics
-from megatron.neox.reports.page import Completion, Page, Table
+from megatron.neox.reports.page import Completion, Page, Picture, Table
 
 NAME_WIDTH = 36
 
@@ -36,7 +36,9 @@ def present(output: Path, *, shown_as: str) -> dict[str, Any]:
     draw_loss_curves({output.name: metrics}, output / "loss.png")
     facts = {name.replace("_", " "): value for name, value in summary.items()}
     table = files_table(files, results["configs"]["perplexity"])
-    Page("Quick start", facts, output / "loss.png", [table], completions).write(output / "report.html")
+    says = "Training and validation loss over steps; the numbers are in metrics.jsonl"
+    picture = Picture("Loss", output / "loss.png", says)
+    Page("Quick start", facts, [picture], [table], completions).write(output / "report.html")
     write_whole(output / "summary.json", json.dumps(summary, indent=2) + "\n")
 
     for completion in completions:

@@ -5,32 +5,34 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from megatron.neox.files import appearing
+from megatron.neox.reports.canvas import canvas, colour
 from megatron.neox.reports.metrics import Metrics
 
 
-def draw_loss_curves(runs: Mapping[str, Metrics], output: Path) -> None:
-    """Draw training loss (line) and validation loss (dots) of every run, nats per token over steps."""
-    import matplotlib
+def draw_loss_curves(runs: Mapping[str, Metrics], output: Path, *, log_axes: str = "") -> None:
+    """Draw training loss (line) and validation loss (dots) of every run, nats per token over steps.
 
-    matplotlib.use("Agg")  # no display is needed
-    from matplotlib import pyplot
+    Of several runs the training losses are faint, so that the validation losses can be told apart.
 
-    colours = matplotlib.colormaps["viridis"]
-    figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
-    for index, (name, metrics) in enumerate(runs.items()):
-        colour = colours(0.15 + 0.7 * index / max(1, len(runs) - 1))
-        train, validation = metrics.curve("loss"), metrics.curve("validation_loss")
-        axes.plot(train.steps, train.values, color=colour, linewidth=1.2, label=f"{name}: training")
-        if validation.values:
-            axes.plot(
-                validation.steps, validation.values, color=colour, linestyle="--", marker="o", markersize=4,
-                label=f"{name}: validation",
-            )  # fmt: skip
-    axes.set_xlabel("step")
-    axes.set_ylabel("loss (nats per token)")
-    axes.grid(alpha=0.3)
-    axes.legend()
-    with appearing(output) as partial:
-        figure.savefig(partial, dpi=120, format="png")
-    pyplot.close(figure)
+    Args:
+        log_axes: which axes are logarithmic: "", "x", "y" or "xy".
+    """
+    with canvas(output) as (axes,):
+        for index, (name, metrics) in enumerate(runs.items()):
+            train, validation = metrics.curve("loss"), metrics.curve("validation_loss")
+            is_faint = len(runs) > 1 and bool(validation.values)
+            style = {"linewidth": 0.8, "alpha": 0.35} if is_faint else {"linewidth": 1.2}
+            own = colour(index, len(runs))
+            label = None if is_faint else f"{name}: training"
+            axes.plot(train.steps, train.values, color=own, label=label, **style)
+            if validation.values:
+                axes.plot(
+                    validation.steps, validation.values, color=own, linestyle="--", marker="o", markersize=4,
+                    label=f"{name}: validation",
+                )  # fmt: skip
+        axes.set_xlabel("step")
+        axes.set_ylabel("loss (nats per token)")
+        axes.set_xscale("log" if "x" in log_axes else "linear")
+        axes.set_yscale("log" if "y" in log_axes else "linear")
+        axes.grid(alpha=0.3, which="both" if log_axes else "major")
+        axes.legend()

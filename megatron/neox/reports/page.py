@@ -22,6 +22,16 @@ img { max-width: 100%; } .side { display: grid; grid-template-columns: 1fr 1fr; 
 
 
 @dataclass(frozen=True)
+class Picture:
+    """A PNG file that becomes part of the page."""
+
+    title: str
+    path: Path
+    says: str
+    """What it shows, for those who cannot see it."""
+
+
+@dataclass(frozen=True)
 class Table:
     """Rows of cells below a header; the first column is text, the others numbers."""
 
@@ -46,7 +56,7 @@ class Page:
 
     title: str
     facts: Mapping[str, object] = field(default_factory=dict)
-    picture: Path | None = None
+    pictures: Sequence[Picture] = ()
     tables: Sequence[Table] = ()
     completions: Sequence[Completion] = ()
 
@@ -59,12 +69,7 @@ class Page:
         parts = [f"<h1>{html.escape(self.title)}</h1>"]
         if self.facts:
             parts.append(_table(Table("", ("what", "value"), list(self.facts.items()))))
-        if self.picture is not None:
-            encoded = base64.b64encode(self.picture.read_bytes()).decode()
-            parts.append(
-                f'<h2>Loss</h2><img alt="Training and validation loss over steps; the numbers are in '
-                f'metrics.jsonl" src="data:image/png;base64,{encoded}">'
-            )
+        parts += [_picture(picture) for picture in self.pictures]
         parts += [_table(table) for table in self.tables]
         if self.completions:
             parts.append("<h2>Completions</h2>")
@@ -74,6 +79,12 @@ class Page:
             f'<meta name="viewport" content="width=device-width"><title>{html.escape(self.title)}</title>'
             f"<style>{_STYLE}</style></head><body>\n" + "\n".join(parts) + "\n</body></html>\n"
         )
+
+
+def _picture(picture: Picture) -> str:
+    encoded = base64.b64encode(picture.path.read_bytes()).decode()
+    title, says = html.escape(picture.title), html.escape(picture.says)
+    return f'<h2>{title}</h2><img alt="{says}" src="data:image/png;base64,{encoded}">'
 
 
 def _cell(value: object) -> str:

@@ -1,16 +1,16 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from megatron.neox.errors import InputError
+from megatron.neox.reports.canvas import canvas
+from megatron.neox.reports.evaluation_curves import draw_evaluation_curves, evaluation_keys
 from megatron.neox.reports.loss_curve import draw_loss_curves
 from megatron.neox.reports.metrics import Metrics
-from megatron.neox.reports.page import Completion, Page, Table
+from megatron.neox.reports.page import Completion, Page, Picture, Table
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_the_page_is_self_contained_and_escapes_code(run: Path) -> None:
     page = Page(
         title="a <run>",
         facts={"loss": 4.0},
-        picture=picture,
+        pictures=[Picture("Loss", picture, "loss over steps")],
         tables=[Table("files", ("file", "bits"), [("a.py", 1.23456)])],
         completions=[Completion("a.py", "if a < b:\n\t", "return a", "return b")],
     )
@@ -71,22 +71,23 @@ def test_the_page_is_self_contained_and_escapes_code(run: Path) -> None:
     assert "<script" not in text
 
 
-def report(*arguments: object) -> subprocess.CompletedProcess[str]:
-    tool = Path(__file__).resolve().parents[3] / "tools" / "report.py"
-    command = [sys.executable, str(tool), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+def test_metrics_of_tasks_are_found_by_their_keys(tmp_path: Path) -> None:
+    lines = [
+        {"step": 10, "loss": 5.0},
+        {
+            "step": 20, "eval/code_c++/bits_per_byte": 3.5, "eval/code_c++/bits_per_byte_ci95_low": 3.0,
+            "eval/code_c++/bits_per_byte_ci95_high": 4.0, "eval/code_c++/num_files": 7, "eval/a/b/acc": None,
+        },
+        {"step": 30, "eval/code_c++/bits_per_byte": 3.25, "eval/a/b/acc": 0.5},
+    ]  # fmt: skip
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    metrics = Metrics(tmp_path)
+    assert evaluation_keys(metrics) == {"bits_per_byte": ["code_c++"], "acc": ["a/b"]}
+    draw_evaluation_curves({"one": metrics, "two": metrics}, tmp_path / "e.png", log_axes="y")
+    assert (tmp_path / "e.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_command_compares_runs_under_the_name_it_was_given(run: Path) -> None:
-    done = report(run, f"again={run}", "--output", run / "out" / "0.4B")
-    assert done.returncode == 0, done.stderr
-    assert sorted(path.name for path in (run / "out").iterdir()) == ["0.4B.html", "0.4B.png"]
-    page = (run / "out" / "0.4B.html").read_text()
-    assert f"<td>{run}</td>" in page
-    assert "<td>again</td>" in page
-
-
-def test_the_command_refuses_two_runs_of_one_name(run: Path) -> None:
-    done = report(f"a={run}", f"a={run}", "--output", run / "out")
-    assert done.returncode == 2
-    assert "two runs are named a; give each a name of its own: NAME=FOLDER" in done.stderr
+def test_a_drawing_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), canvas(tmp_path / "a.png"):
+        raise ZeroDivisionError
+    assert not list(tmp_path.iterdir())
