@@ -173,15 +173,15 @@ class Fetcher:
         except (requests.ConnectionError, requests.Timeout) as error:
             if "CERTIFICATE_VERIFY_FAILED" in str(error):
                 raise InputError(
-                    f"{url}: the server's certificate is not trusted ({_innermost(error)}); behind a firewall that "
+                    f"{url}: the server's certificate is not trusted ({innermost(error)}); behind a firewall that "
                     "puts in its own, let REQUESTS_CA_BUNDLE name its certificate"
                 ) from error
-            raise _Passing(_innermost(error)) from error
+            raise _Passing(innermost(error)) from error
         except requests.RequestException as error:
             raise InputError(f"{url} cannot be fetched: {error}") from error
         with response:
             if response.status_code in _PASSING_STATUS:
-                raise _Passing(f"the server says {_status(response)}", _retry_after(response))
+                raise _Passing(f"the server says {_status(response)}", retry_after(response))
             if url.startswith("https:") and not response.url.startswith("https:"):
                 raise InputError(f"{url} leads to {response.url}, which is not encrypted; it is not followed")
             if response.status_code not in (200, 206, 416):
@@ -323,7 +323,7 @@ def _reading(url: str) -> Iterator[None]:
     try:
         yield
     except urllib3.exceptions.HTTPError as error:
-        raise _Passing(f"the connection broke ({_innermost(error)})") from error
+        raise _Passing(f"the connection broke ({innermost(error)})") from error
 
 
 def _span(response: requests.Response) -> tuple[int, int | None]:
@@ -350,7 +350,7 @@ def _status(response: requests.Response) -> str:
     return f"{response.status_code} {response.reason}"
 
 
-def _retry_after(response: requests.Response) -> float:
+def retry_after(response: requests.Response) -> float:
     """Seconds that the server asks to wait for, as a number or a date (RFC 9110, section 10.2.3)."""
     text = response.headers.get("Retry-After", "")
     if text.isdecimal():
@@ -361,7 +361,7 @@ def _retry_after(response: requests.Response) -> float:
         return 0.0
 
 
-def _innermost(error: BaseException) -> str:
+def innermost(error: BaseException) -> str:
     """The reason at the bottom of nested exceptions, which alone says something to a reader."""
     while True:
         inner = getattr(error, "reason", None) or next(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from megatron.neox.downloads.fetch import Remote, _retry_after, _span, mismatch
+from megatron.neox.downloads.fetch import Remote, retry_after, _span, mismatch
 from megatron.neox.downloads.lock import alone_in
 from megatron.neox.downloads.progress import ProgressLines
 from megatron.neox.errors import OutputError
@@ -46,10 +46,10 @@ def test_where_a_body_belongs() -> None:
 
 
 def test_how_long_a_server_asks_to_wait() -> None:
-    assert _retry_after(answer(503)) == 0
-    assert _retry_after(answer(503, Retry_After="7")) == 7
-    assert 50 < _retry_after(answer(503, Retry_After=formatdate(time.time() + 60, usegmt=True))) <= 60
-    assert _retry_after(answer(503, Retry_After="Thu, 01 Jan 1970 00:00:00 GMT")) == 0
+    assert retry_after(answer(503)) == 0
+    assert retry_after(answer(503, Retry_After="7")) == 7
+    assert 50 < retry_after(answer(503, Retry_After=formatdate(time.time() + 60, usegmt=True))) <= 60
+    assert retry_after(answer(503, Retry_After="Thu, 01 Jan 1970 00:00:00 GMT")) == 0
 
 
 def test_a_folder_is_held_by_one(tmp_path: Path) -> None:

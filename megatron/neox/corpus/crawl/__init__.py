@@ -1,0 +1,1 @@
+"""Which repositories there are: GitHub's search, asked in windows that it answers whole."""

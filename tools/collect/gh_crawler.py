@@ -1,0 +1,136 @@
+#!/usr/bin/env python3
+"""List the repositories with most stars on GitHub, by language, with licence, dates and the head commit of each.
+
+The token is read from GITHUB_TOKEN or GH_TOKEN; any without a scope will do. A crawl that was stopped goes on where
+it was when the same command is given again."""
+
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[2]))
+import deepy
+
+deepy.enter()
+
+import argparse
+import os
+from collections.abc import Sequence
+from datetime import date, datetime
+
+from megatron.neox.corpus.crawl.github import API_URL
+from megatron.neox.corpus.crawl.toplists import CrawlSettings, crawl, replay
+from megatron.neox.downloads.fetch import Patience
+from megatron.neox.downloads.options import run_fetching
+from megatron.neox.errors import InputError
+
+EXAMPLES = """examples:
+  tools/collect/gh_crawler.py
+  tools/collect/gh_crawler.py --languages C,Rust --min-stars 500 --limit 1000 --output Small/TopLists
+  tools/collect/gh_crawler.py --from-manifest TopLists/manifest.jsonl --output Again/TopLists
+"""
+
+
+def day(text: str) -> str:
+    """A date as GitHub's search takes it."""
+    return date.fromisoformat(text).isoformat()
+
+
+def utc_time(text: str) -> str:
+    """A second in UTC; a date is its first one."""
+    return datetime.fromisoformat(text.removesuffix("Z")).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _parser() -> argparse.ArgumentParser:
+    defaults, patience = CrawlSettings(), Patience(num_retries=8)
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add(
+        "--output", type=Path, default=Path("TopLists"), metavar="DIR",
+        help="gets LANGUAGE-top-repos.txt, manifest.jsonl and crawl.json (default: %(default)s)",
+    )  # fmt: skip
+    add(
+        "--languages", default=",".join(defaults.languages), metavar="A,B",
+        help="as GitHub names them (default: %(default)s)",
+    )  # fmt: skip
+    add("--min-stars", type=int, default=defaults.min_stars, metavar="N", help="default: %(default)s")
+    add(
+        "--limit", type=int, default=defaults.limit, metavar="N",
+        help="most repositories of a language, those with most stars (default: %(default)s)",
+    )  # fmt: skip
+    add(
+        "--pushed-since", type=day, default=defaults.pushed_since, metavar="DATE",
+        help="leave out what had no push since (default: %(default)s)",
+    )  # fmt: skip
+    add(
+        "--created-until", type=utc_time, metavar="TIME",
+        help="leave out what is newer; a date or time in UTC (default: when the crawl began)",
+    )  # fmt: skip
+    add("--api-url", default=API_URL, metavar="URL", help="of a GraphQL API (default: %(default)s)")
+    add(
+        "--from-manifest", type=Path, metavar="FILE",
+        help="write the lists of this manifest.jsonl again, without a network and without a token",
+    )  # fmt: skip
+    add(
+        "--retries", type=int, default=patience.num_retries, metavar="N",
+        help="failures in a row after which to give up (default: %(default)s)",
+    )  # fmt: skip
+    add(
+        "--retry-wait", type=float, default=patience.wait_seconds, metavar="SECONDS",
+        help="before the first retry; twice as long before each further one (default: %(default)s)",
+    )  # fmt: skip
+    add(
+        "--throttle-wait", type=float, default=60.0, metavar="SECONDS",
+        help="the first wait at a limit that does not say how long (default: %(default)s, as GitHub asks for)",
+    )  # fmt: skip
+    add(
+        "--timeout", type=float, default=patience.timeout_seconds, metavar="SECONDS",
+        help="longest silence of the server (default: %(default)s)",
+    )  # fmt: skip
+    return parser
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Crawl, or replay a crawl, and say what was found."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.from_manifest:
+        counts = replay(options.from_manifest, options.output)
+        print(f"{options.output}: {', '.join(f'{name} {count:,}' for name, count in counts.items())}")
+        return
+    if options.retries < 0 or min(options.retry_wait, options.throttle_wait) < 0 or options.timeout <= 0:
+        parser.error("--retries and the waits cannot be negative, --timeout must be above 0")
+    if options.min_stars < 0 or options.limit < 1:
+        parser.error("--min-stars cannot be negative, --limit must be at least 1")
+    settings = CrawlSettings(
+        languages=list(dict.fromkeys(name for name in options.languages.split(",") if name)),
+        min_stars=options.min_stars,
+        limit=options.limit,
+        pushed_since=options.pushed_since,
+        created_until=options.created_until,
+        api_url=options.api_url,
+    )
+    record = crawl(
+        settings, options.output, _token(),
+        patience=Patience(options.retries, options.retry_wait, options.timeout),
+        throttled_seconds=options.throttle_wait,
+    )  # fmt: skip
+    for language, counts in record["languages"].items():
+        lost = "".join(f", {counts[word]:,} {word}" for word in ("missing", "hidden") if counts[word])
+        print(f"{language}: {counts['repositories']:,} repositories{lost}")
+    print(f"next: tools/collect/clone_repo.py --input {options.output}")
+
+
+def _token() -> str:
+    token = os.environ.get("GITHUB_TOKEN") or os.environ.get("GH_TOKEN") or ""
+    if not token.strip():
+        raise InputError(
+            "GitHub's search needs a token, and neither GITHUB_TOKEN nor GH_TOKEN holds one\n"
+            "  make one without any scope at https://github.com/settings/tokens, and: export GITHUB_TOKEN=..."
+        )
+    return token.strip()
+
+
+if __name__ == "__main__":
+    sys.exit(run_fetching(main, sys.argv[1:]))
