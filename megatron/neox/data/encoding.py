@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -18,8 +18,11 @@ from megatron.neox.config import TokenizerConfig
 from megatron.neox.corpus.processes import submit, worker_pool
 from megatron.neox.errors import DependencyError, ResourceError
 from megatron.neox.tokenizers import Tokenizer, build_tokenizer
+from megatron.neox.tokenizers.engines import EngineName, batch_encoder, check_agreement
 
 Chunk = tuple[list[str], int]  # texts, and the bytes they come from
+
+_PROOF_CHARACTERS = 50_000  # some 20 ms of the plain tokenizer, in each process
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class Encoding:
     tokenizer: TokenizerConfig
     append_eod: bool
     fix_text: bool
+    engine: EngineName = "auto"
 
 
 @dataclass(frozen=True)
@@ -45,35 +49,50 @@ class Encoded:
 
 
 class Encoder:
-    """Turns chunks into ids.
+    """Turns chunks into ids. A fast engine proves on the first texts that it gives the tokenizer's.
 
     Raises:
-        DependencyError: texts are to be fixed, and ftfy is not installed.
+        DependencyError: texts are to be fixed, and ftfy is not installed; or gigatoken is asked for, and is not.
+        VocabularyError: gigatoken is asked for, and cannot run the tokenizer.
     """
 
     def __init__(self, encoding: Encoding) -> None:
-        self._tokenizer: Tokenizer = build_tokenizer(encoding.tokenizer)
+        tokenizer: Tokenizer = build_tokenizer(encoding.tokenizer)
+        self.engine = batch_encoder(tokenizer, encoding.engine)
+        self._eod = tokenizer.eod
         self._append_eod = encoding.append_eod
         self._fix_text = _load_ftfy() if encoding.fix_text else None
+        self._is_proven = False
 
     def encode(self, chunk: Chunk) -> Encoded:
-        """Ids of a chunk."""
+        """Ids of a chunk.
+
+        Raises:
+            NeoXError: the fast engine gives other ids than the tokenizer.
+        """
         texts, num_bytes = chunk
         if self._fix_text is not None:
             texts = [self._fix_text(text) for text in texts]
-        documents = self._tokenizer.encode_batch(texts)
-        eod = self._tokenizer.eod
-        sizes = np.array([len(document) + self._append_eod for document in documents], np.int32)
-        ids = np.empty(int(sizes.sum(dtype=np.int64)), np.int32)
-        start, num_replaced = 0, 0
-        for document, size in zip(documents, sizes.tolist(), strict=True):
-            stop = start + len(document)
-            ids[start:stop] = document
-            num_replaced += int(np.count_nonzero(ids[start:stop] == eod))
-            if self._append_eod:
-                ids[stop] = eod
-            start += size
+        if not self._is_proven:
+            check_agreement(self.engine, _first_characters(texts, _PROOF_CHARACTERS))
+            self._is_proven = True
+        ids, sizes = self.engine.encode(texts)
+        num_replaced = int(np.count_nonzero(ids == self._eod))
+        if self._append_eod:
+            ids = np.insert(ids, np.cumsum(sizes), self._eod)
+            sizes = sizes + 1
         return Encoded(ids, sizes, num_bytes, num_replaced)
+
+
+def _first_characters(texts: Sequence[str], limit: int) -> list[str]:
+    """The first texts, as many as have so many characters together; the last of them is cut."""
+    taken: list[str] = []
+    for text in texts:
+        taken.append(text[:limit])
+        limit -= len(text)
+        if limit <= 0:
+            break
+    return taken
 
 
 def _load_ftfy() -> Any:
