@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from megatron.neox.errors import VocabularyError
@@ -32,7 +34,8 @@ class HFTokenizer:
         vocab_file: tokenizer.json.
 
     Raises:
-        VocabularyError: the file is absent, damaged, or names no end-of-document token.
+        VocabularyError: the file is absent, damaged, or names no end-of-document token, nor does
+            tokenizer_config.json beside it.
     """
 
     def __init__(self, *, vocab_file: str | None = None) -> None:
@@ -119,7 +122,20 @@ def _engine(data: bytes, path: str | None) -> Engine:
 
 
 def _end_of_document(vocabulary: dict[str, int], path: str | None) -> int:
-    for piece in _END_OF_DOCUMENT:
+    for piece in (*_END_OF_DOCUMENT, _named_end(path)):
         if piece in vocabulary:
             return vocabulary[piece]
-    raise VocabularyError(f"{path} has none of the tokens that end documents: {', '.join(_END_OF_DOCUMENT)}")
+    raise VocabularyError(
+        f"{path} has none of the tokens that end documents: {', '.join(_END_OF_DOCUMENT)}; "
+        "and no tokenizer_config.json beside it names its eos_token"
+    )
+
+
+def _named_end(path: str | None) -> str:
+    """What a tokenizer_config.json beside the file calls the end, "" where there is none."""
+    try:
+        settings = json.loads((Path(path or "").parent / "tokenizer_config.json").read_text(encoding="utf-8"))
+        token = settings.get("eos_token")
+        return str(token["content"] if isinstance(token, dict) else token)
+    except (OSError, ValueError, AttributeError, KeyError):
+        return ""
