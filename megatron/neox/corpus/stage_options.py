@@ -13,10 +13,15 @@ from megatron.neox.corpus.counts import Counts
 from megatron.neox.corpus.stage import Stage, run_stage
 
 
-def add_stage_options(parser: argparse.ArgumentParser) -> None:
-    """Add --output, --workers, --resume and --overwrite."""
+def add_stage_options(parser: argparse.ArgumentParser, *, output: str | None = None) -> None:
+    """Add --output, --workers, --resume and --overwrite.
+
+    Args:
+        output: what --output gets, of a tool that also does things without one.
+    """
     add = parser.add_argument
-    add("--output", type=Path, required=True, metavar="FOLDER", help="gets the shards and summary.json")
+    add("--output", type=Path, required=output is None, metavar="FOLDER",
+        help=output or "gets the shards and summary.json")  # fmt: skip
     add("--workers", type=_positive, default=len(os.sched_getaffinity(0)), metavar="N",
         help="processes (default: the processor cores, %(default)s)")  # fmt: skip
     add("--resume", action="store_true", help="go on with a run that was stopped")

@@ -13,11 +13,11 @@ import torch
 
 from megatron.neox.config import EvaluationConfig
 from megatron.neox.corpus.document import Document, Tally
+from megatron.neox.corpus.index import file_hashes
 from megatron.neox.corpus.texts import usable_text
 from megatron.neox.errors import ConfigError, InputError
 from megatron.neox.evaluation.code_files import read_documents
 from megatron.neox.evaluation.compatibility import polycoder_window, warn_of_window, with_padding
-from megatron.neox.evaluation.contamination import file_hashes
 from megatron.neox.evaluation.intervals import NUM_RESAMPLES, ratio_interval, resampled_sums
 from megatron.neox.evaluation.languages import LANGUAGES, TASK_PREFIX
 from megatron.neox.evaluation.lexing import PYGMENTS_VERSION, count_language_tokens, warn_of_version
@@ -45,7 +45,7 @@ class CodeFile:
 
     name: str
     text: str
-    hashes: tuple[str, str]
+    hashes: tuple[str, str, str]
 
 
 class CodePerplexity:

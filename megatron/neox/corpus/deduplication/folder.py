@@ -1,0 +1,232 @@
+"""Exact copies in a folder of files, such as PolyCoder's LANGUAGE/ORGANIZATION__PROJECT__PATH: found, and deleted.
+
+Only files of equal size can be copies, so only those are read, unless an index is asked too. Of copies the first path
+by its bytes stays. Names, sizes and digests are held in memory, no content.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from megatron.neox.corpus.counts import Counts
+from megatron.neox.corpus.document import Tally
+from megatron.neox.corpus.processes import submit, worker_pool
+from megatron.neox.corpus.shards import escape_path
+from megatron.neox.corpus.tree import Tree
+from megatron.neox.errors import OutputError
+from megatron.neox.files import write_whole
+
+log = logging.getLogger(__name__)
+
+_TASK_BYTES = 32 << 20
+_BLOCK_BYTES = 1 << 20
+_FILE_BYTES = 20_000  # what opening a file costs, as bytes that could be hashed meanwhile
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+Hashed = list[tuple[bytes, "bytes | None"]]
+"""Relative paths and the SHA-256 of each; None of what cannot be read."""
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A file that may go: its path below the folder, its bytes, and of which file it is a copy.
+
+    `kept` is None where an index holds it.
+    """
+
+    path: bytes
+    size: int
+    kept: bytes | None
+
+    @property
+    def reason(self) -> str:
+        """As the stage over shards would say."""
+        return "in_index" if self.kept is None else "duplicate"
+
+
+@dataclass
+class Found:
+    """What a folder holds: how many files and bytes, and the copies among them by path."""
+
+    num_files: int
+    num_bytes: int
+    copies: list[Copy]
+
+
+def find_copies(root: Path, tally: Tally, *, against: Sequence[Path] = (), workers: int = 1) -> Found:
+    """The files below `root` that are copies of others there, or stand in an index.
+
+    Args:
+        tally: counts what is left out: links, pipes, `.git`, what cannot be read.
+
+    Raises:
+        InputError: there is no such folder, or an index cannot be read.
+    """
+    with Tree(root, tally) as tree:
+        sizes = _sizes(root, tree.paths(), tally)
+    digests = _hashed(root, sizes, _to_read(sizes, is_all=bool(against)), workers)
+    listed = _listed(digests, against)
+    first: dict[bytes, bytes] = {}
+    copies: list[Copy] = []
+    for path, digest in digests:
+        if digest is None:
+            tally.skip("unreadable")
+        elif digest in listed:
+            copies.append(Copy(path, sizes[path], None))
+        elif (kept := first.setdefault(digest, path)) != path:
+            copies.append(Copy(path, sizes[path], kept))
+    return Found(len(sizes), sum(sizes.values()), copies)
+
+
+def deduplicate_folder(
+    root: Path,
+    output: Path | None,
+    *,
+    against: Sequence[Path] = (),
+    is_in_place: bool = False,
+    overwrite: bool = False,
+    workers: int = 1,
+) -> str:
+    """Tell the copies in a folder, a line `COPY<TAB>KEPT` each, and delete them where that is asked for.
+
+    Args:
+        output: gets the lines; without it they go to stdout.
+
+    Returns:
+        The counts, for people.
+
+    Raises:
+        OutputError: `output` exists, and `overwrite` is not asked for.
+        InputError: as `find_copies`.
+    """
+    if output is not None and os.path.lexists(output) and not overwrite:
+        raise OutputError(f"{output} exists already; give another --output, or --overwrite to replace it")
+    tally = Tally()
+    found = find_copies(root, tally, against=against, workers=workers)
+    lines = "".join(
+        f"{escape_path(copy.path)}\t{copy.reason if copy.kept is None else escape_path(copy.kept)}\n"
+        for copy in found.copies
+    )
+    if output is None:
+        sys.stdout.write(lines)
+    else:
+        write_whole(output, lines)
+    gone = [copy for copy in found.copies if not is_in_place or _delete(root, copy)]
+    counts = Counts()
+    counts.kept[""].add(found.num_files - len(gone), found.num_bytes - sum(copy.size for copy in gone))
+    for copy in gone:
+        counts.leave_out(copy.reason, "", copy.size)
+    for reason, number in tally.skipped.items():
+        counts.left_out[reason][""].add(number, 0)
+    told = "" if is_in_place or not gone else "nothing was deleted; --in-place does\n"
+    return f"{root}:\n{counts.lines()}{told}"
+
+
+def _delete(root: Path, copy: Copy) -> bool:
+    """Delete a copy, unless it or what it is a copy of has changed; returns whether it did."""
+    place = os.path.join(os.fsencode(root), copy.path)
+    if copy.kept is not None and not _are_equal(place, os.path.join(os.fsencode(root), copy.kept)):
+        log.warning("%r has changed meanwhile, and stays", os.fsdecode(place))
+        return False
+    os.unlink(place)
+    return True
+
+
+def _sizes(root: Path, paths: Iterable[bytes], tally: Tally) -> dict[bytes, int]:
+    sizes: dict[bytes, int] = {}
+    base = os.fsencode(root)
+    for path in paths:
+        try:
+            sizes[path] = os.lstat(os.path.join(base, path)).st_size
+        except OSError:
+            tally.skip("unreadable")
+    return sizes
+
+
+def _to_read(sizes: dict[bytes, int], *, is_all: bool) -> list[bytes]:
+    """Paths of the files that another one may equal, or all."""
+    if is_all:
+        return list(sizes)
+    same_size: defaultdict[int, int] = defaultdict(int)
+    for size in sizes.values():
+        same_size[size] += 1
+    return [path for path, size in sizes.items() if same_size[size] > 1]
+
+
+def _hashed(root: Path, sizes: dict[bytes, int], paths: list[bytes], workers: int) -> Hashed:
+    """Digests in the order of the paths."""
+    tasks = list(_tasks(sizes, paths))
+    if workers == 1 or len(tasks) < 2:
+        return [pair for task in tasks for pair in hash_files(root, task)]
+    with worker_pool(min(workers, len(tasks))) as pool:
+        futures: list[Future[Hashed]] = [submit(pool, hash_files, root, task) for task in tasks]
+        return [pair for future in futures for pair in future.result()]
+
+
+def _tasks(sizes: dict[bytes, int], paths: list[bytes]) -> Iterator[list[bytes]]:
+    """The paths in lists that take about as long each."""
+    task: list[bytes] = []
+    cost = 0
+    for path in paths:
+        task.append(path)
+        cost += sizes[path] + _FILE_BYTES
+        if cost >= _TASK_BYTES:
+            yield task
+            task, cost = [], 0
+    if task:
+        yield task
+
+
+def hash_files(root: Path, paths: Sequence[bytes]) -> Hashed:
+    """SHA-256 of regular files below `root`."""
+    base = os.fsencode(root)
+    return [(path, _hash(os.path.join(base, path))) for path in paths]
+
+
+def _hash(path: bytes) -> bytes | None:
+    try:
+        descriptor = os.open(path, _READ)
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                return None
+            if status.st_size < _BLOCK_BYTES:
+                # One byte more than there should be: a file that has grown comes in several pieces.
+                data = os.read(descriptor, status.st_size + 1)
+                if len(data) == status.st_size:
+                    return sha256(data).digest()
+                os.lseek(descriptor, 0, os.SEEK_SET)
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+            digest = sha256()
+            while block := os.read(descriptor, _BLOCK_BYTES):
+                digest.update(block)
+            return digest.digest()
+        finally:
+            os.close(descriptor)
+    except OSError:
+        return None
+
+
+def _listed(digests: Hashed, against: Sequence[Path]) -> frozenset[bytes]:
+    """Which of the digests stand in an index."""
+    if not against:
+        return frozenset()
+    from megatron.neox.corpus.index import find_seen
+
+    wanted = {digest.hex() for _, digest in digests if digest is not None}
+    return frozenset(bytes.fromhex(seen) for index in against for seen in find_seen(index, wanted))
+
+
+def _are_equal(path: bytes, other: bytes) -> bool:
+    """Whether two files, and not one under two names, hold the same bytes."""
+    first, second = _hash(path), _hash(other)
+    return first is not None and first == second

@@ -1,0 +1,136 @@
+"""The index of a corpus: read, written, asked."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from megatron.neox.corpus import index as corpus_index
+from megatron.neox.corpus.index import are_in, file_hashes, find_seen, index_name, read_digests, split_name
+from megatron.neox.corpus.shards import escape_path
+from megatron.neox.errors import InputError
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+SEEN, UNSEEN = sha256(b"x = 1\n"), sha256(b"y = 2\n")
+INDEX = f"Python__ann__tools__a b__c.py\t{SEEN}\nC__carl__os__main.c\t{'0' * 64}\n"
+
+
+def zipped(path: Path, text: str) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.mkdir("folder")
+        archive.writestr("folder/index.txt", text)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["plain", "zip"])
+def test_hashes_are_found(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "index"
+    if kind == "zip":
+        zipped(path, INDEX)
+    else:
+        path.write_text(INDEX)
+    assert find_seen(path, {SEEN, UNSEEN}) == {SEEN}
+    assert find_seen(path, {UNSEEN}) == set()
+    assert find_seen(path, set()) == set()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"\t{SEEN}\n",
+        f"a\tb\t{SEEN.upper()}",
+        f"\n  \n{'x' * 200}\t{SEEN}\r\n\r\n",
+        f"caf\u00e9\t{'0' * 64}\n\na\t{SEEN}\n",
+    ],
+    ids=["no name", "a tab in the name", "blank lines and CRLF", "not ASCII"],
+)
+@pytest.mark.parametrize("block", [1, 7, 70, 1 << 20])
+def test_lines_of_many_forms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, block: int) -> None:
+    monkeypatch.setattr(corpus_index, "_BLOCK_BYTES", block)
+    (tmp_path / "index").write_text(text, newline="")
+    assert find_seen(tmp_path / "index", {SEEN, UNSEEN}) == {SEEN}
+
+
+def test_two_hundred_thousand_lines(tmp_path: Path) -> None:
+    chance = random.Random(3)
+    digests = [chance.randbytes(32).hex() for _ in range(200_000)]
+    lines = "".join(f"Go__org__project__{number}__x.go\t{digest}\n" for number, digest in enumerate(digests))
+    path = zipped(tmp_path / "index.zip", lines)
+    assert sum(len(found) for found in read_digests(path)) == 200_000
+    wanted = {*chance.sample(digests, 500), *(chance.randbytes(32).hex() for _ in range(500))}
+    assert find_seen(path, wanted) == wanted & set(digests)
+
+
+def test_membership_looks_at_all_bytes() -> None:
+    # Equal first eight bytes, and zeros at the end, which text of numpy loses.
+    digests = np.frombuffer(b"".join(bytes(31) + bytes([last]) for last in range(4)), "S32")
+    assert are_in(digests, digests[[0, 2]]).tolist() == [True, False, True, False]
+    assert are_in(digests[:0], digests).tolist() == []
+
+
+def test_line_ends_make_no_difference() -> None:
+    unix, windows = sha256(b"a\nb\n"), sha256(b"a\r\nb\r\n")
+    assert file_hashes(b"a\nb\n") == (unix, unix, windows)
+    assert file_hashes(b"a\r\nb\r\n") == (windows, unix, windows)
+    assert file_hashes(b"a\rb\r\n") == (sha256(b"a\rb\r\n"), unix, windows)
+
+
+def damaged(tmp_path: Path) -> Path:
+    path = zipped(tmp_path / "cut.zip", INDEX * 100)
+    path.write_bytes(path.read_bytes()[:-30])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (INDEX + "no tab\n", r"index:3: not a line of an index: b'no tab"),
+        (INDEX + "\n" + "a" * 100 + "\n", r"index:4: not a line of an index: b'aaa"),
+        (INDEX + "a__b\tdeadbeef\n", r"index:3: not a line of an index"),
+        (INDEX + SEEN + "\n", r"index:3: not a line of an index"),
+        (SEEN, r"index:1: not a line of an index"),
+        (INDEX + f"a\t{'g' * 64}\n", r"index:3: not a line of an index"),
+        ("\n", r"index holds no line"),
+        ("", r"index holds no line"),
+    ],
+)
+def test_what_is_no_index(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "index").write_text(text)
+    with pytest.raises(InputError, match=message):
+        find_seen(tmp_path / "index", {SEEN})
+
+
+def test_an_index_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"the index .*absent does not exist"):
+        find_seen(tmp_path / "absent", set())
+    with pytest.raises(InputError, match="is not a whole zip"):
+        find_seen(damaged(tmp_path), {SEEN})
+
+
+def test_the_name_is_polycoders_where_that_says_which_file_it_is() -> None:
+    assert (
+        index_name("Python", "org/my-project", "src/a_b/main.py")
+        == "Python__org__my-project__src__a_b__main.py"
+    )
+    assert index_name("Python", "o/p", "_a.py") == "Python__o__p___a.py"
+    assert index_name("Python", "o/p", "pkg/__init__.py") == r"Python__o__p__pkg__\x5f_init\x5f_.py"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [b"a/b.py", b"a__b.py", b"x__y/z__w.py", b"a_/_b.py", b"a/__b.py", b"a__/b.py", b"a___b", b"_", b"__", b"_/_",
+     b"bad\xff.py", b"new\nline.py", b"tab\tname.py", "日本.py".encode(), b"back\\x5fslash", b"-rf.py"],
+)  # fmt: skip
+def test_every_path_has_a_name_of_its_own(path: bytes) -> None:
+    name = index_name("C#", "my_/_org_", escape_path(path))
+    assert name.isprintable()
+    assert split_name(name) == ("C#", "my_/_org_", path)
