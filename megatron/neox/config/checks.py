@@ -10,13 +10,18 @@ from collections.abc import Iterable, Iterator
 from megatron.neox.config.config import Config
 from megatron.neox.errors import Problem, did_you_mean
 
-MODEL_SIZES = ("num_layers", "hidden_size", "num_attention_heads", "seq_length", "max_position_embeddings")
-"""Keys that every config must give."""
-
 
 def missing(config: Config, require: Iterable[str]) -> Iterator[Problem]:
     """What the door at hand needs and no file gives."""
     require = set(require)
+    if config.has_no_model:
+        if "evaluation" not in require:
+            yield Problem.about(
+                ("evaluated_model",),
+                "evaluated_model stands for a model in evaluate.py alone, and the config describes none: "
+                "num_layers and the other sizes are missing",
+            )
+        return
     if "training" in require and config.training.train_iters is None:
         yield Problem.about(("train_iters",), "train_iters is missing: the number of optimizer steps")
     if "data" in require and not (config.data.data_path or config.data.train_data_paths):
@@ -32,11 +37,17 @@ def missing(config: Config, require: Iterable[str]) -> Iterator[Problem]:
             "train_micro_batch_size_per_gpu is missing: the sequences in one forward pass of one rank",
         )
     if "checkpoint" in require and config.checkpoint.load is None:
-        yield Problem.about(("load",), "load is missing: the folder of checkpoints to read the weights from")
+        # A mistake in evaluated_model may be all that made it one of ours.
+        yield Problem.about(
+            ("load", "evaluated_model"), "load is missing: the folder of checkpoints to read the weights from"
+        )
 
 
 def conflicts(config: Config) -> Iterator[Problem]:
     """Combinations that cannot work, of the keys that a file gives or leaves at their defaults."""
+    if config.has_no_model:
+        yield from _evaluated_model(config)
+        return
     for check in (
         _heads,
         _gated_width,
@@ -46,6 +57,7 @@ def conflicts(config: Config) -> Iterator[Problem]:
         _pipeline,
         _zero,
         _batch,
+        _evaluation_in_training,
         _checkpoints,
         _data,
         _precision,
@@ -53,6 +65,23 @@ def conflicts(config: Config) -> Iterator[Problem]:
         _optimizer,
     ):
         yield from check(config)
+
+
+def _evaluated_model(config: Config) -> Iterator[Problem]:
+    evaluation, tensor = config.evaluation, config.parallelism.model_parallel_size
+    if tensor > 1:
+        yield Problem.about(
+            ("model_parallel_size", "evaluated_model"),
+            f"model_parallel_size {tensor} does not go with evaluated_model {evaluation.evaluated_model.type}: "
+            "every rank holds the whole model, and the ranks share the documents; leave it out",
+        )
+    window, stride = evaluation.eval_window, evaluation.eval_stride
+    if window is not None and stride is not None and stride > window:
+        yield Problem.about(
+            ("eval_stride", "eval_window"),
+            f"eval_stride {stride} is more than eval_window {window}: tokens would be left out",
+        )
+    yield from _precision(config)
 
 
 def _heads(config: Config) -> Iterator[Problem]:
@@ -215,6 +244,32 @@ def _batch(config: Config) -> Iterator[Problem]:
             f"train_batch_size {training.train_batch_size} cannot be divided by "
             f"train_micro_batch_size_per_gpu {micro} x gradient_accumulation_steps {steps}",
         )
+
+
+def _evaluation_in_training(config: Config) -> Iterator[Problem]:
+    """What eval_tasks_interval cannot do: tasks read the model's weights as they lie, whole on each tensor rank."""
+    if not config.training.eval_tasks_interval:
+        return
+    if not config.evaluation.eval_tasks:
+        yield Problem.about(
+            ("eval_tasks_interval", "eval_tasks"),
+            'eval_tasks_interval is given without eval_tasks: what to measure, such as ["code_python"]',
+        )
+    stages, zero = config.parallelism.num_pipe_stages, config.optimizer.zero_optimization.stage
+    reasons = {
+        "pipe_parallel_size": (stages > 1, f"pipe_parallel_size {stages}: no rank has all layers"),
+        "zero_optimization.stage": (zero == 3, "ZeRO stage 3: no rank has whole weights; stages 1 and 2 do"),
+        "sequence_parallel": (
+            config.parallelism.sequence_parallel,
+            "sequence_parallel: no rank has whole sequences",
+        ),
+    }
+    for key, (is_so, why) in reasons.items():
+        if is_so:
+            yield Problem.about(
+                ("eval_tasks_interval", key),
+                f"eval_tasks_interval does not go with {why}; leave it out, and evaluate checkpoints by evaluate.py",
+            )
 
 
 def _checkpoints(config: Config) -> Iterator[Problem]:

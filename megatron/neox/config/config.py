@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import model_validator
+
 from megatron.neox.config.data import DataConfig, EvaluationConfig, GenerationConfig, TokenizerConfig
 from megatron.neox.config.model import ModelConfig
 from megatron.neox.config.optimization import OptimizerConfig, PrecisionConfig, ScheduleConfig
 from megatron.neox.config.parallelism import LaunchConfig, ParallelismConfig
 from megatron.neox.config.section import PartChoice, Section
 from megatron.neox.config.training import CheckpointConfig, LoggingConfig, TrainingConfig
+
+MODEL_SIZES = ("num_layers", "hidden_size", "num_attention_heads", "seq_length", "max_position_embeddings")
+"""Keys that every config must give, unless its evaluated_model brings an architecture of its own."""
 
 
 class Config(Section):
@@ -29,6 +34,23 @@ class Config(Section):
     data: DataConfig = DataConfig()
     generation: GenerationConfig = GenerationConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_model(cls, sections: Any) -> Any:
+        """Sizes of 1, which nothing reads, where the evaluated model has an architecture of its own."""
+        if isinstance(sections, dict) and not sections.get("model"):
+            evaluation = sections.get("evaluation")
+            chosen = evaluation.get("evaluated_model") if isinstance(evaluation, dict) else None
+            if isinstance(chosen, dict) and chosen.get("type", "neox") != "neox":
+                return {**sections, "model": dict.fromkeys(MODEL_SIZES, 1)}
+        return sections
+
+    @property
+    def has_no_model(self) -> bool:
+        """Whether the section `model` is a stand-in, since evaluated_model has an architecture of its own."""
+        sizes = [getattr(self.model, key) for key in MODEL_SIZES]
+        return not self.evaluation.evaluated_model.is_checkpoint and sizes == [1] * len(sizes)
 
     @classmethod
     def from_flat(cls, keys: Mapping[str, Any]) -> Config:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
 from megatron.neox.config.section import Choice, Section
 
@@ -28,7 +28,7 @@ class DataConfig(Section):
     """Datasets and the order they are read in."""
 
     data_path: str | None = None
-    """Prefix of one dataset (`PATH.bin`, `PATH.idx`), divided by `split`."""
+    """Prefix of one dataset (`PATH.bin`, `PATH.idx`), or a folder of fixed-length samples, divided by `split`."""
     split: str = "969, 30, 1"
     """Shares of train, validation and test documents of data_path."""
     train_data_paths: list[str] = Field(default_factory=list)
@@ -57,6 +57,8 @@ class DataConfig(Section):
     """Accepted for old configs: samples are slices of a memory map, read in the training process."""
     eod_mask_loss: bool = False
     """Leave the prediction after an end-of-document token out of the loss."""
+    pad_token: int | None = Field(default=None, ge=-1)
+    """Id that fills fixed-length samples, for folders that do not record it; -1 where all samples are full."""
     transforms: list[Choice] = Field(default_factory=list)
     """Changes to samples as they are read, plugins of kind `transform`."""
 
@@ -98,8 +100,37 @@ class GenerationConfig(Section):
     """Add each token's log-probability to the records."""
 
 
+class EvaluatedModelConfig(Section):
+    """Which model evaluate.py measures."""
+
+    type: Literal["neox", "hf", "gguf"] = "neox"
+    """`neox` is a checkpoint of ours (`load`); `hf` a causal model of transformers, `gguf` a GGUF file."""
+    path: str | None = None
+    """Of `hf`: a folder, or a name on the Hugging Face hub; of `gguf`: the file."""
+    revision: str | None = None
+    """Branch, tag or commit of a name on the hub; none means main."""
+    tokenizer: str | None = None
+    """Folder or hub name of another tokenizer; none means the model's own."""
+
+    @model_validator(mode="after")
+    def _has_path(self) -> EvaluatedModelConfig:
+        if self.type == "neox" and self.model_fields_set - {"type"}:
+            raise ValueError("type neox is the checkpoint that `load` names, and takes no other keys")
+        if self.type != "neox" and not self.path:
+            raise ValueError(f'it needs a path: {{"type": "{self.type}", "path": ...}}')
+        return self
+
+    @property
+    def is_checkpoint(self) -> bool:
+        """Whether it is a checkpoint of ours, described by the config's own model section."""
+        return self.type == "neox"
+
+
 class EvaluationConfig(Section):
     """Measuring."""
+
+    evaluated_model: EvaluatedModelConfig = EvaluatedModelConfig()
+    """Somebody else's model in place of a checkpoint of ours; docs/other_models.md."""
 
     eval_tasks: list[str] = Field(default_factory=list)
     """Names or patterns (`code_*`) of plugins of kind `task` (perplexity, code_python ...) and of lm-eval's tasks."""
@@ -122,7 +153,7 @@ class EvaluationConfig(Section):
     eval_allow_unsafe_code: bool = False
     """Let lm-eval's tasks run generated programs on this machine, outside any sandbox."""
     eval_window: PositiveInt | None = None
-    """Tokens in a window; none means max_position_embeddings."""
+    """Tokens in a window; none means the model's positions, max_position_embeddings."""
     eval_stride: PositiveInt | None = None
     """Tokens by which windows advance; none means eval_window (disjoint windows)."""
     eval_batch_size: PositiveInt = 8

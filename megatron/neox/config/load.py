@@ -16,7 +16,7 @@ import yaml
 from pydantic import ValidationError
 
 from megatron.neox.config import checks, foreign, legacy, parts
-from megatron.neox.config.config import Config, section_of
+from megatron.neox.config.config import MODEL_SIZES, Config, section_of
 from megatron.neox.config.source import Entry, parse_value, read_entries
 from megatron.neox.errors import ConfigError, InputError, Problem, did_you_mean, place_of
 
@@ -85,7 +85,7 @@ def load_config(
     _translate(reading)
     _judge_foreign(reading)
     config = _build(reading)
-    if reading.absent:
+    if reading.absent and "evaluated_model" not in reading.bad_keys:
         files = " or ".join(map(str, paths)) or "the command line"
         told = f"{files} must give {', '.join(reading.absent)}; see configs/160M.yml"
         reading.problems.append(Problem("", told))
@@ -325,7 +325,7 @@ def _fault(fault: Any, keys: dict[str, Any], reading: _Reading) -> None:
         return
     reading.refuse(".".join(path), f"{_dotted(path)}: {_in_words(fault)}")
     keys.pop(key, None)
-    if key in checks.MODEL_SIZES:
+    if key in MODEL_SIZES:
         keys[key] = 1
 
 

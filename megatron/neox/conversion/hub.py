@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -51,21 +52,26 @@ def notes_about(model: ModelConfig) -> list[str]:
     ]
 
 
-def download(name: str) -> Path:
+def download(name: str, *, revision: str | None = None, also: Sequence[str] = ()) -> Path:
     """Fetch a model's settings, tokenizer and weights into the hub's own cache.
+
+    Args:
+        revision: branch, tag or commit; none is main.
+        also: further files that are wanted, where there are any.
 
     Raises:
         InputError: there is no such model, or it holds no weights that can be read.
         ResourceError: the hub cannot be reached.
     """
     try:
-        present = [file.rfilename for file in HfApi().model_info(name).siblings or []]
+        present = [file.rfilename for file in HfApi().model_info(name, revision=revision).siblings or []]
         weights = next((kind for kind in _WEIGHTS if any(fnmatch(f, p) for f in present for p in kind)), None)
         if weights is None or "config.json" not in present:
             raise InputError(
                 f"{name} on the Hugging Face hub holds no config.json with safetensors or .bin weights"
             )
-        return Path(snapshot_download(name, allow_patterns=[*_TEXTS, *weights]))
+        patterns = [*_TEXTS, *weights, *also]
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
     except HfHubHTTPError as error:
         status = error.response.status_code
         if status in (401, 403, 404):

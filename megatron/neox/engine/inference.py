@@ -103,7 +103,7 @@ def load_model(config: Config, grid: ProcessGrid, *, tokenizer: Tokenizer) -> In
         check_architecture(manifest.architecture, wanted, checkpoint)
         if manifest.tensor_size != grid.tensor_size:
             log.info("resharding: from tp %d to tp %d", manifest.tensor_size, grid.tensor_size)
-    parallel = replace(grid.tensor_parallel(_dtype(config, grid)), sequence_parallel=False)
+    parallel = replace(grid.tensor_parallel(inference_dtype(config, grid)), sequence_parallel=False)
     plans = models.get(config.model.model)(
         config.model, padded_vocab_size=padded_vocab_size, parallel=parallel
     )
@@ -147,8 +147,12 @@ def _find(config: Config, grid: ProcessGrid) -> Path:
     return checkpoint
 
 
-def _dtype(config: Config, grid: ProcessGrid) -> str:
-    """The config's number format; fp16 becomes fp32 on a CPU, which loses nothing."""
+def inference_dtype(config: Config, grid: ProcessGrid) -> str:
+    """The config's number format; fp16 becomes fp32 on a CPU, which loses nothing.
+
+    Raises:
+        ConfigError: the device cannot do it.
+    """
     dtype = config.precision.dtype
     if dtype == "fp16" and grid.device.type == "cpu":
         log.warning(

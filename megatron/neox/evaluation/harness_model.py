@@ -21,7 +21,7 @@ from torch import distributed
 from megatron.neox.config import EvaluationConfig, GenerationConfig
 from megatron.neox.errors import InputError
 from megatron.neox.evaluation.scoring import Score, Scored, TokenScorer
-from megatron.neox.evaluation.windows import cut_windows
+from megatron.neox.evaluation.windows import cut_windows, document_start
 from megatron.neox.generation.decode import Decoder, Request
 from megatron.neox.generation.language_model import LanguageModel
 from megatron.neox.generation.workers import Workers
@@ -136,6 +136,11 @@ class HarnessModel(TemplateLM):
         return self._work.tokenizer.eod
 
     @property
+    def prefix_token_id(self) -> int:
+        """What stands before a text without context."""
+        return document_start(self._work.tokenizer)
+
+    @property
     def max_length(self) -> int:
         """The model's positions."""
         return self._work.model.max_positions
@@ -181,7 +186,7 @@ class HarnessModel(TemplateLM):
         sequences: list[tuple[list[int], int]] = []
         owners: list[int] = []
         for number, ids in enumerate(self._work.tokenizer.encode_batch(texts)):
-            whole = [self.eot_token_id, *ids]
+            whole = [self.prefix_token_id, *ids]
             for piece in cut_windows(number, len(ids), window=self.max_length, stride=self.max_length):
                 sequences.append((whole[piece.start : piece.start + piece.length + 1], piece.num_scored))
                 owners.append(number)

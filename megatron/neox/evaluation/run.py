@@ -13,16 +13,17 @@ from megatron.neox.config import Config, EvaluationConfig
 from megatron.neox.engine.agreement import on_main_rank
 from megatron.neox.engine.distributed import setup_logging
 from megatron.neox.engine.grid import ProcessGrid
-from megatron.neox.engine.inference import InferenceModel, load_model
 from megatron.neox.errors import ConfigError
 from megatron.neox.evaluation.contamination import find_seen
+from megatron.neox.evaluation.evaluated import load_evaluated
 from megatron.neox.evaluation.harness import Harness
 from megatron.neox.evaluation.results import results_path, write_results
 from megatron.neox.evaluation.task import Task, TaskResult, build_tasks
 from megatron.neox.evaluation.tasks.code_perplexity import CodePerplexity
+from megatron.neox.generation.language_model import LanguageModel
 from megatron.neox.generation.output import refuse_unwritable
 from megatron.neox.generation.workers import Workers
-from megatron.neox.tokenizers import Tokenizer, build_tokenizer
+from megatron.neox.tokenizers import Tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +46,8 @@ def run(config: Config) -> int:
         chosen = build_tasks(settings, names)
         _mark_seen(config, chosen)
         on_main_rank(lambda: harness.load(harness_names))
-        tokenizer = build_tokenizer(config.tokenizer)
-        model = load_model(config, grid, tokenizer=tokenizer)
+        evaluated = load_evaluated(config, grid)
+        model, tokenizer = evaluated.model, evaluated.tokenizer
         workers = Workers(grid.data_rank, grid.data_size, grid.groups["data"])
         outcome: dict[str, tuple[Task, TaskResult]] = {}
         for name, task in chosen.items():
@@ -57,7 +58,7 @@ def run(config: Config) -> int:
             log.info("lm-eval: %s", ", ".join(harness_names))
             measured = _run_harness(harness, model, tokenizer, workers, settings, grid)
         if grid.is_main:
-            described = _described(config, model, tokenizer)
+            described = {**evaluated.described, "batch_size": settings.eval_batch_size}
             tables = write_results(path, outcome, config=described, when=when, harness=measured)
             sys.stdout.write(tables)
             log.info("wrote %s", path)
@@ -66,7 +67,7 @@ def run(config: Config) -> int:
 
 def _run_harness(
     harness: Harness,
-    model: InferenceModel,
+    model: LanguageModel,
     tokenizer: Tokenizer,
     workers: Workers,
     settings: EvaluationConfig,
@@ -96,14 +97,3 @@ def _mark_seen(config: Config, chosen: Mapping[str, Task]) -> None:
     seen = on_main_rank(lambda: find_seen(Path(index), {d for task in code for d in task.hashes}))
     for task in code:
         task.mark_seen(seen)
-
-
-def _described(config: Config, model: InferenceModel, tokenizer: Tokenizer) -> dict[str, Any]:
-    return {
-        "model": "neox",
-        "checkpoint": str(model.checkpoint),
-        "precision": config.precision.dtype,
-        "batch_size": config.evaluation.eval_batch_size,
-        "tokenizer": tokenizer.fingerprint(),
-        "architecture": config.model.model_dump(mode="json"),
-    }

@@ -30,6 +30,7 @@ from megatron.neox.config import EvaluationConfig
 from megatron.neox.errors import ConfigError
 from megatron.neox.evaluation.scoring import Scored, TokenScorer
 from megatron.neox.generation.language_model import LanguageModel
+from megatron.neox.tokenizers import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -73,16 +74,27 @@ def window_and_stride(
     return window, stride
 
 
+def document_start(tokenizer: Tokenizer) -> int:
+    """Id that stands before a document: our models begin one with what ends the last; others may have a bos."""
+    return getattr(tokenizer, "start", tokenizer.eod)
+
+
+def described_context(tokenizer: Tokenizer) -> str:
+    """What a document's first token is conditioned on, for the results."""
+    name = getattr(tokenizer, "start_name", "end-of-document token")
+    return f"{name} before each file; see megatron/neox/evaluation/windows.py"
+
+
 class WindowScorer:
     """Log-likelihoods of documents under a model, windows of like length scored together.
 
     Args:
-        eod: id that stands before every document.
+        start: id that stands before every document.
     """
 
-    def __init__(self, scorer: TokenScorer, *, eod: int) -> None:
+    def __init__(self, scorer: TokenScorer, *, start: int) -> None:
         self._scorer = scorer
-        self._eod = torch.tensor([eod])
+        self._start = torch.tensor([start])
 
     def log_likelihoods(
         self, documents: Sequence[Tensor], *, window: int, stride: int, drop_single_tokens: bool = False
@@ -92,7 +104,7 @@ class WindowScorer:
         Raises:
             NeoXError: the model's logits are not numbers.
         """
-        whole = [torch.cat([self._eod, ids.long()]) for ids in documents]
+        whole = [torch.cat([self._start, ids.long()]) for ids in documents]
         windows = [
             piece
             for number, ids in enumerate(documents)

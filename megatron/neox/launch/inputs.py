@@ -19,6 +19,8 @@ def check_inputs(script: str, config: Config, places: Mapping[str, str]) -> None
         InputError: datasets or vocabulary files are absent.
         CheckpointError: `load` is absent, where it must be there.
     """
+    if config.has_no_model:
+        return
     problems = [] if script not in ("train.py", "generate.py", "evaluate.py") else [*_vocabulary(config)]
     if script == "train.py":
         problems += _datasets(config)
@@ -65,6 +67,7 @@ def _datasets(config: Config) -> list[tuple[str, str]]:
         )
         for key, prefixes in named.items()
         for prefix in prefixes
+        if not Path(prefix).is_dir()  # of samples of a fixed length
         for suffix in (".idx", ".bin")
         if not Path(prefix + suffix).is_file() and (suffix == ".idx" or Path(prefix + ".idx").is_file())
     ]

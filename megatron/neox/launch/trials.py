@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from megatron.neox.config.checks import MODEL_SIZES
+from megatron.neox.config.config import MODEL_SIZES
 from megatron.neox.config.load import load_config
 from megatron.neox.config.source import read_entries
 from megatron.neox.errors import ConfigError, InputError, UserError

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from megatron.neox.config import Config
+from megatron.neox.config import Config, legacy
 from megatron.neox.config.batch import resolve
 from megatron.neox.config.config import section_of
 from megatron.neox.config.load import LoadedConfig, find_config, installed_folder, load_config
@@ -21,7 +21,11 @@ from megatron.neox.launch.show import show_config, show_plugins
 from megatron.neox.launch.snapshots import newest_run, snapshot_of
 from megatron.neox.launch.start import start
 
-_REQUIRED = {"train.py": ("training", "data"), "generate.py": ("checkpoint",), "evaluate.py": ("checkpoint",)}
+_REQUIRED = {
+    "train.py": ("training", "data"),
+    "generate.py": ("checkpoint",),
+    "evaluate.py": ("evaluation", "checkpoint"),
+}
 INFERENCE = ("generate.py", "evaluate.py")
 """Doors that read a checkpoint and need no pipeline."""
 # The name that GPT-NeoX gave its evaluate.py after PolyCoder's fork; a script of that name comes first.
@@ -112,7 +116,9 @@ def load_for(script: str, asked: Start) -> LoadedConfig:
         if not {"data_path", "train_data_paths"} & given.keys():
             defaults.append(find_config("local_setup.yml", asked.conf_dir))
             notes.append(f"no data keys: {defaults[0]} is merged for the keys that are not given")
-    if name in INFERENCE:
+    if name == "evaluate.py" and _brings_model(given):
+        overrides += _without_own_model(given, notes)
+    elif name in INFERENCE:
         snapshot = _inference_defaults(name, given, overrides, notes)
         if snapshot is not None:
             defaults.append(snapshot)
@@ -132,11 +138,28 @@ def _given(asked: Start) -> dict[str, object]:
     found: dict[str, object] = {}
     for path in asked.conf_files:
         entries: list[Entry] = read_entries(find_config(path, asked.conf_dir))
-        found.update({entry.key: entry.value for entry in entries})
+        found.update({legacy.RENAMED.get(entry.key, entry.key): entry.value for entry in entries})
     for text in asked.overrides:
         key, _, value = text.partition("=")
         found[key.replace("-", "_")] = parse_value(value)
     return found
+
+
+def _brings_model(given: dict[str, object]) -> bool:
+    """Whether the model to evaluate is not a checkpoint of ours, so that the config's own is not asked for."""
+    block = given.get("evaluated_model")
+    kind = block.get("type") if isinstance(block, dict) else given.get("evaluated_model.type")
+    return kind is not None and kind != "neox"
+
+
+def _without_own_model(given: dict[str, object], notes: list[str]) -> list[str]:
+    """Overrides that take out what belongs to a checkpoint of ours; what is given of it is said."""
+    idle = [key for key, section in section_of().items() if section in ("model", "tokenizer")]
+    idle += ["load", "iteration", "load_fallback", "allow_tokenizer_mismatch", "pipe_parallel_size"]
+    found = [key for key in idle if given.get(key) is not None]
+    if found:
+        notes.append(f"evaluated_model brings its own model and tokenizer; not read: {', '.join(found)}")
+    return [f"{key}=null" for key in found]
 
 
 def _inference_defaults(

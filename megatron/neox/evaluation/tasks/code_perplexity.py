@@ -25,7 +25,13 @@ from megatron.neox.evaluation.published.tables import code_perplexity
 from megatron.neox.evaluation.scoring import TokenScorer
 from megatron.neox.evaluation.task import TaskResult
 from megatron.neox.evaluation.tasks.perplexity import bits_per_byte, perplexity
-from megatron.neox.evaluation.windows import WindowScorer, cut_windows, window_and_stride
+from megatron.neox.evaluation.windows import (
+    WindowScorer,
+    cut_windows,
+    described_context,
+    document_start,
+    window_and_stride,
+)
 from megatron.neox.generation.language_model import LanguageModel
 from megatron.neox.generation.workers import Workers
 from megatron.neox.plugins import tasks
@@ -98,7 +104,7 @@ class CodePerplexity:
         if self._is_compatible:
             warn_of_window(window)
         rows = workers.join(self._rows(model, tokenizer, workers.share(self.files), window, stride))
-        return TaskResult(self._totals(rows), self._description(window, stride), rows)
+        return TaskResult(self._totals(rows), self._description(tokenizer, window, stride), rows)
 
     def _read(self) -> list[CodeFile]:
         documents = read_documents(self._path, self.language, self._tally)
@@ -145,7 +151,7 @@ class CodePerplexity:
             batch_size=self._settings.eval_batch_size,
         )
         cut = {"window": window, "stride": stride, "drop_single_tokens": self._is_compatible}
-        scores = WindowScorer(scorer, eod=tokenizer.eod).log_likelihoods(encoded, **cut)
+        scores = WindowScorer(scorer, start=document_start(tokenizer)).log_likelihoods(encoded, **cut)
         return [
             self._row(
                 file, len(ids), sum(piece.num_scored for piece in cut_windows(0, len(ids), **cut)), score
@@ -200,14 +206,14 @@ class CodePerplexity:
             "num_pygments_tokens": sums["pygments_tokens"],
         }
 
-    def _description(self, window: int, stride: int) -> dict[str, Any]:
+    def _description(self, tokenizer: Tokenizer, window: int, stride: int) -> dict[str, Any]:
         return {
             "language": self.language,
             "eval_data_path": str(self._path),
             "eval_compat": self._settings.eval_compat,
             "window": window,
             "stride": stride,
-            "context": "end-of-document token before each file; see megatron/neox/evaluation/windows.py",
+            "context": described_context(tokenizer),
             "limit": self._settings.eval_limit,
             "pygments_version": PYGMENTS_VERSION,
             "intervals": f"95%, bootstrap over files, {NUM_RESAMPLES} draws, percentiles",

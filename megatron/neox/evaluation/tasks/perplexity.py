@@ -20,7 +20,12 @@ from megatron.neox.evaluation.compressors import SIZES
 from megatron.neox.evaluation.lexing import PYGMENTS_VERSION, count_tokens
 from megatron.neox.evaluation.scoring import TokenScorer
 from megatron.neox.evaluation.task import TaskResult
-from megatron.neox.evaluation.windows import WindowScorer, window_and_stride
+from megatron.neox.evaluation.windows import (
+    WindowScorer,
+    described_context,
+    document_start,
+    window_and_stride,
+)
 from megatron.neox.generation.language_model import LanguageModel
 from megatron.neox.generation.workers import Workers
 from megatron.neox.plugins import readers, tasks
@@ -83,7 +88,7 @@ class Perplexity:
         """
         window, stride = window_and_stride(self._settings, model)
         rows = workers.join(self._rows(model, tokenizer, workers.share(self._files), window, stride))
-        return TaskResult(self._totals(rows), self._description(window, stride), rows)
+        return TaskResult(self._totals(rows), self._description(tokenizer, window, stride), rows)
 
     def _rows(
         self, model: LanguageModel, tokenizer: Tokenizer, files: Sequence[_File], window: int, stride: int
@@ -95,7 +100,7 @@ class Perplexity:
             vocab_size=tokenizer.vocab_size,
             batch_size=self._settings.eval_batch_size,
         )
-        scores = WindowScorer(scorer, eod=tokenizer.eod).log_likelihoods(
+        scores = WindowScorer(scorer, start=document_start(tokenizer)).log_likelihoods(
             encoded, window=window, stride=stride
         )
         return [self._row(file, len(ids), score) for file, ids, score in zip(files, encoded, scores)]
@@ -141,12 +146,12 @@ class Perplexity:
             "num_files_skipped": sum(self._tally.skipped.values()),
         }
 
-    def _description(self, window: int, stride: int) -> dict[str, Any]:
+    def _description(self, tokenizer: Tokenizer, window: int, stride: int) -> dict[str, Any]:
         return {
             "eval_data_path": self._settings.eval_data_path,
             "window": window,
             "stride": stride,
-            "context": "end-of-document token before each file; see megatron/neox/evaluation/windows.py",
+            "context": described_context(tokenizer),
             "limit": self._limit,
             "pygments_version": PYGMENTS_VERSION,
             "compressors": _COMPRESSORS if self._compressors else None,
