@@ -35,4 +35,5 @@ def draw_loss_curves(runs: Mapping[str, Metrics], output: Path, *, log_axes: str
         axes.set_xscale("log" if "x" in log_axes else "linear")
         axes.set_yscale("log" if "y" in log_axes else "linear")
         axes.grid(alpha=0.3, which="both" if log_axes else "major")
-        axes.legend()
+        is_any_faint = len(runs) > 1 and any(one.curve("validation_loss").values for one in runs.values())
+        axes.legend(title="faint: training" if is_any_faint else None)

@@ -31,6 +31,7 @@ def draw_pass_at_k(bands: Mapping[str, Band], output: Path) -> None:
                 band.places, _percent(band.lows), _percent(band.highs), color=own, alpha=0.15, linewidth=0
             )
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
         axes.set_xlabel("k (samples drawn)")
         _finish(axes, "pass@k (%)")
 
