@@ -17,14 +17,16 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from megatron.neox.data.packed import SampleDataset
+from megatron.neox.data.packed import NO_TOKEN, SampleDataset
 from megatron.neox.errors import VocabularyError
 
-IGNORED_LABEL = -100  # the loss leaves these positions out
+IGNORED_LABEL = NO_TOKEN  # the loss leaves these positions out
 
 
 class Batches:
     """Iterator of `(token_ids [b, s], labels [b, s])`, int64; labels are the ids one place on.
+
+    Where a sample has no token, the label is -100 and the id 0, which no position that counts attends to.
 
     Args:
         first_sample: sample of the global order at which step begins, the same on every rank.
@@ -62,17 +64,28 @@ class Batches:
             raise StopIteration
         self.next_sample += self.stride
         samples = np.stack([self.dataset[number] for number in numbers])
-        self._check(samples, numbers)
-        ids = torch.from_numpy(samples)
-        token_ids, labels = ids[:, :-1].contiguous(), ids[:, 1:].clone()  # labels may be masked below
-        if self.masked_eod is not None:
-            labels[token_ids == self.masked_eod] = IGNORED_LABEL
-        return token_ids, labels
+        check_ids(samples, numbers, vocab_size=self.vocab_size)
+        return split_samples(samples, masked_eod=self.masked_eod)
 
-    def _check(self, samples: np.ndarray, numbers: range) -> None:
-        largest = int(samples.max())
-        if self.vocab_size is not None and largest >= self.vocab_size:
-            raise VocabularyError(
-                f"samples {numbers.start} to {numbers.stop - 1} hold token id {largest}, but the model's "
-                f"vocabulary has {self.vocab_size} ids; train with the tokenizer of the dataset"
-            )
+
+def split_samples(samples: np.ndarray, *, masked_eod: int | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids [b, s] and labels [b, s] of samples [b, s + 1]."""
+    ids = torch.from_numpy(samples)
+    token_ids, labels = ids[:, :-1].clamp(min=0), ids[:, 1:].clone()
+    if masked_eod is not None:
+        labels[token_ids == masked_eod] = IGNORED_LABEL
+    return token_ids, labels
+
+
+def check_ids(samples: np.ndarray, numbers: range, *, vocab_size: int | None) -> None:
+    """Refuse ids at or above `vocab_size`.
+
+    Raises:
+        VocabularyError: a sample holds one.
+    """
+    largest = int(samples.max())
+    if vocab_size is not None and largest >= vocab_size:
+        raise VocabularyError(
+            f"samples {numbers.start} to {numbers.stop - 1} hold token id {largest}, but the model's "
+            f"vocabulary has {vocab_size} ids; train with the tokenizer of the dataset"
+        )

@@ -9,9 +9,12 @@ import numpy as np
 from megatron.neox.data.indexed import IndexedDataset
 from megatron.neox.data.order import SampleOrder
 
+NO_TOKEN = -100
+"""In the place of an id: there is none, so nothing is predicted there; only others like it follow."""
+
 
 class SampleDataset(Protocol):
-    """Samples by their number in the reading order: `dataset[i]` holds ids, int64 `[s + 1]`.
+    """Samples by their number in the reading order: `dataset[i]` holds ids, or `NO_TOKEN`, int64 `[s + 1]`.
 
     Attributes:
         identity: hash of all that the order depends on; equal where sample i is the same sample.

@@ -67,8 +67,8 @@ _REMEDY = "make the folder with tools/tokenize_data.py, or copy all of its files
 
 
 def is_dump_folder(path: str) -> bool:
-    """Whether samples of fixed length lie there."""
-    return Path(path).is_dir()
+    """Whether samples of fixed length lie there, and not the .idx of a dataset of that prefix."""
+    return Path(path).is_dir() and not Path(f"{path}.idx").exists()
 
 
 def _by_numbers(name: str) -> list[Any]:

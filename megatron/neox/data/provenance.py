@@ -1,4 +1,4 @@
-"""Whether a dataset was made with the tokenizer that this run uses, as far as its PREFIX.json tells."""
+"""Whether a dataset was made with the tokenizer that this run uses, as far as is recorded."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from megatron.neox.data.pretokenize_folder import ORIGIN_NAME
 from megatron.neox.errors import DatasetError, VocabularyError
 
 log = logging.getLogger(__name__)
@@ -30,8 +31,8 @@ def check_tokenizer(
         recorded = read_fingerprint(prefix)
         if recorded is None:
             log.info(
-                "%s.json is absent (a dataset made by another toolkit): its tokenizer is taken on trust",
-                prefix,
+                "%s is absent (a dataset made by another toolkit): its tokenizer is taken on trust",
+                _record_of(prefix),
             )
             continue
         if fingerprint is not None and (differences := _differences(recorded, fingerprint)):
@@ -48,7 +49,7 @@ def check_tokenizer(
 
 
 def read_fingerprint(prefix: str) -> dict[str, Any] | None:
-    """The tokenizer recorded in PREFIX.json, or None where there is no such file or entry.
+    """The tokenizer recorded of a dataset, or None where there is no such file or entry.
 
     Raises:
         DatasetError: the file is not JSON.
@@ -66,7 +67,7 @@ def read_eod(prefix: str) -> int | None:
 
 
 def _read(prefix: str, key: str, kind: type) -> Any:
-    path = Path(f"{prefix}.json")
+    path = _record_of(prefix)
     try:
         recorded = json.loads(path.read_text(encoding="utf-8")).get(key)
         if recorded is not None and not isinstance(recorded, kind):
@@ -78,6 +79,13 @@ def _read(prefix: str, key: str, kind: type) -> Any:
             f"{path} is damaged ({error}); make the dataset anew, or delete this file"
         ) from error
     return recorded
+
+
+def _record_of(prefix: str) -> Path:
+    """Where the making of a dataset is told: PREFIX.json, or a file in a folder of fixed-length samples."""
+    folder = Path(prefix)
+    is_folder = folder.is_dir() and not Path(f"{prefix}.idx").exists()
+    return folder / ORIGIN_NAME if is_folder else Path(f"{prefix}.json")
 
 
 def _differences(recorded: Mapping[str, Any], running: Mapping[str, Any]) -> list[str]:

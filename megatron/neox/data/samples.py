@@ -1,7 +1,8 @@
 """From the YAML keys of the data section to samples in reading order.
 
 One dataset (`data_path`) is divided by `split`; or train, validation and test have datasets of their own
-(`train_data_paths` and so on), blended by weight. The order is a function of the files' contents, the seed,
+(`train_data_paths` and so on), blended by weight. A dataset is the prefix of a .bin/.idx pair, or a folder of
+samples of a fixed length (`pickled_samples.py`). The order is a function of the files' contents, the seed,
 the sequence length and the number of samples; processes only read it (see `order.py` and `blend.py`).
 """
 
@@ -20,6 +21,8 @@ from megatron.neox.data.index_cache import cached_arrays, file_digest, settings_
 from megatron.neox.data.indexed import IndexedDataset
 from megatron.neox.data.order import SampleOrder, build_order, plan_epochs
 from megatron.neox.data.packed import PackedSamples, SampleDataset
+from megatron.neox.data.pickled import is_dump_folder
+from megatron.neox.data.pickled_samples import DumpedSamples, ShuffledSamples, open_dumps
 from megatron.neox.data.split import SPLITS, split_ranges
 from megatron.neox.data.transforms import with_transforms
 from megatron.neox.errors import ConfigError, DatasetError
@@ -27,6 +30,8 @@ from megatron.neox.errors import ConfigError, DatasetError
 __all__ = ["SampleDataset", "build_datasets", "data_prefixes"]
 
 log = logging.getLogger(__name__)
+
+Opened = IndexedDataset | DumpedSamples
 
 
 def data_prefixes(data: DataConfig) -> dict[str, list[str]]:
@@ -84,38 +89,63 @@ def build_datasets(
     """
     build = _Build(data, seq_length, seed, rank == 0, barrier)
     datasets: dict[str, SampleDataset | None] = dict.fromkeys(SPLITS)
-    opened: dict[str, IndexedDataset] = {}
+    opened: dict[str, Opened] = {}
     for name, prefixes in data_prefixes(data).items():
         wanted = num_samples.get(name, 0)
         if wanted == 0:
             continue
         for prefix in prefixes:
-            opened[prefix] = opened.get(prefix) or IndexedDataset(prefix)
+            opened[prefix] = opened.get(prefix) or _open(build, prefix)
         samples = _build_split(build, name, {prefix: opened[prefix] for prefix in prefixes}, wanted)
         if samples is not None:
             # Validation passes through no transform: its loss must stay comparable.
             chosen = data.transforms if name == "train" else []
+            if chosen and any(isinstance(opened[prefix], DumpedSamples) for prefix in prefixes):
+                raise ConfigError(
+                    [
+                        "transforms need .bin/.idx datasets: samples of a fixed length may hold padding, which a "
+                        "transform would move; remove transforms"
+                    ]
+                )
             samples = with_transforms(samples, chosen, seed=seed, seq_length=seq_length, eod=eod)
         datasets[name] = samples
     return datasets
 
 
+def _open(build: _Build, prefix: str) -> Opened:
+    if not is_dump_folder(prefix):
+        return IndexedDataset(prefix)
+    opened = open_dumps(
+        prefix,
+        pad_token=build.data.pad_token,
+        cache=_cache_folder(build.data, prefix),
+        builder=build.builder,
+        barrier=build.barrier,
+    )
+    if opened.seq_length != build.seq_length:
+        raise DatasetError(
+            f"{prefix} holds samples of {opened.seq_length} ids, but seq_length is {build.seq_length}; give "
+            f"seq_length: {opened.seq_length}, or make it anew: tools/tokenize_data.py --seq_length {build.seq_length}"
+        )
+    return opened
+
+
 def _build_split(
-    build: _Build, name: str, opened: Mapping[str, IndexedDataset], num_samples: int
+    build: _Build, name: str, opened: Mapping[str, Opened], num_samples: int
 ) -> SampleDataset | None:
     if build.data.data_path:
         ((prefix, dataset),) = opened.items()
         documents = split_ranges(build.data.split, len(dataset))[name]
-        return _packed(build, name, prefix, dataset, documents, num_samples)
+        return _ordered(build, name, prefix, dataset, documents, num_samples)
     ranges = {prefix: range(len(dataset)) for prefix, dataset in opened.items()}
     if len(opened) == 1:
         ((prefix, dataset),) = opened.items()
-        return _packed(build, name, prefix, dataset, ranges[prefix], num_samples)
+        return _ordered(build, name, prefix, dataset, ranges[prefix], num_samples)
     return _blended(build, name, opened, num_samples)
 
 
 def _blended(
-    build: _Build, name: str, opened: Mapping[str, IndexedDataset], num_samples: int
+    build: _Build, name: str, opened: Mapping[str, Opened], num_samples: int
 ) -> SampleDataset | None:
     key = f"{name}_data_weights"
     given: Sequence[float] = getattr(build.data, key)
@@ -136,7 +166,7 @@ def _blended(
     )
     counts = np.bincount(order["dataset"], minlength=len(weights)).tolist()
     parts = [
-        _packed(build, name, prefix, dataset, range(len(dataset)), count) if count else None
+        _ordered(build, name, prefix, dataset, range(len(dataset)), count) if count else None
         for (prefix, dataset), count in zip(opened.items(), counts)
     ]
     shares = ", ".join(f"{prefix} {weight:.4f}" for prefix, weight in zip(opened, weights))
@@ -146,11 +176,38 @@ def _blended(
     return BlendedSamples(parts, order["dataset"], order["number"], identity=identity)
 
 
-def _packed(
-    build: _Build, name: str, prefix: str, dataset: IndexedDataset, documents: range, num_samples: int
+def _ordered(
+    build: _Build, name: str, prefix: str, dataset: Opened, documents: range, num_samples: int
 ) -> SampleDataset | None:
+    """Samples of some documents, or of some samples of fixed length, in reading order."""
     if len(documents) == 0 and name != "train":
         return None
+    if isinstance(dataset, DumpedSamples):
+        return _shuffled(build, name, prefix, dataset, documents, num_samples)
+    return _packed(build, name, prefix, dataset, documents, num_samples)
+
+
+def _shuffled(
+    build: _Build, name: str, prefix: str, dataset: DumpedSamples, numbers: range, num_samples: int
+) -> SampleDataset:
+    if not numbers:
+        raise DatasetError(
+            f"{prefix}: {name} data has none of {len(dataset)} samples; give another split than '{build.data.split}'"
+        )
+    identity = settings_digest(
+        {"dumps": dataset.digest, "samples": [numbers.start, numbers.stop], "seed": build.seed}
+    )
+    samples = ShuffledSamples(dataset, numbers, seed=build.seed, num_samples=num_samples, identity=identity)
+    log.info(
+        "%s data: %d samples of %d ids in %d epochs (%s)",
+        name, len(numbers), dataset.seq_length, samples.num_epochs, prefix,
+    )  # fmt: skip
+    return samples
+
+
+def _packed(
+    build: _Build, name: str, prefix: str, dataset: IndexedDataset, documents: range, num_samples: int
+) -> SampleDataset:
     num_tokens = int(np.sum(dataset.sizes[documents.start : documents.stop], dtype=np.int64))
     if num_tokens < build.seq_length + 1:
         raise DatasetError(_too_short(build, name, prefix, dataset, documents, num_tokens))
