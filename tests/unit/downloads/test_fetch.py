@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from megatron.neox.downloads.fetch import Remote, retry_after, _span, mismatch
+from megatron.neox.downloads.fetch import Remote, _span, mismatch, retry_after
 from megatron.neox.downloads.lock import alone_in
 from megatron.neox.downloads.progress import ProgressLines
 from megatron.neox.errors import OutputError
