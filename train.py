@@ -17,9 +17,10 @@ from megatron.neox.launch import door
 
 def run(config: Config) -> int:
     """Import the engine only in a rank: `--help` and a launch need none of it."""
+    from megatron.neox.evaluation.in_training import prepare
     from megatron.neox.training.run import run
 
-    return run(config)
+    return run(config, prepare)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,8 @@ class TrainingConfig(Section):
     """Steps between validations; 0 validates never."""
     eval_iters: PositiveInt = 100
     """Batches in a validation."""
+    eval_tasks_interval: NonNegativeInt = 0
+    """Steps between runs of eval_tasks on the model in training; 0 leaves them to evaluate.py."""
     log_interval: PositiveInt = 100
     """Steps between log lines and metrics."""
     steps_per_print: PositiveInt | None = None

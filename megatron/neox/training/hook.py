@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -43,6 +43,9 @@ class Hook:
 
     def on_validation(self, run: Run, loss: float) -> None:
         """After a validation, with its mean loss in nats per token."""
+
+    def on_evaluation(self, run: Run, values: Mapping[str, float | None]) -> None:
+        """After an evaluation, with what it found: `eval/code_python/bits_per_byte`, `validation_loss/python`."""
 
     def on_checkpoint(self, run: Run, path: Path) -> None:
         """After a checkpoint stands whole at `path`."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from megatron.neox.config import Config, TokenizerConfig
+from megatron.neox.config import Config, DataConfig, TokenizerConfig
 from megatron.neox.config.vocabulary import padded_vocab_size
 from megatron.neox.data.batches import Batches
 from megatron.neox.data.provenance import check_tokenizer, read_eod, read_fingerprint
@@ -132,12 +132,23 @@ class TrainingData:
         self.num_steps = training.train_iters
         num_valid = training.eval_iters * self.batch_size if training.eval_interval else 0
         self.sample_order = ""  # set by `training_batches`
+        self._single = self._build_singles() if num_valid else {}
         self._datasets = self._build({"train": self.num_steps * self.batch_size, "valid": num_valid})
 
     @property
     def has_validation(self) -> bool:
         """Whether there is anything to validate on."""
         return self._datasets["valid"] is not None
+
+    @property
+    def validation_names(self) -> list[str]:
+        """Names of the validation datasets where there are several, each of which has a loss of its own."""
+        return [*self._single]
+
+    @property
+    def batches_each(self) -> int:
+        """Batches of each of them, so that together they are as many as a validation's."""
+        return -(-self.config.training.eval_iters // len(self._single))
 
     def training_batches(self, position: Position) -> Batches:
         """This rank's micro-batches from `position` on."""
@@ -155,9 +166,13 @@ class TrainingData:
         self.sample_order = dataset.identity
         return self._batches(dataset, position.num_samples)
 
-    def validation_batches(self) -> Batches:
-        """This rank's micro-batches of a validation: the same each time, so that losses can be compared."""
-        dataset = self._datasets["valid"]
+    def validation_batches(self, name: str | None = None) -> Batches:
+        """This rank's micro-batches of a validation: the same each time, so that losses can be compared.
+
+        Args:
+            name: one of `validation_names`; none is all of them, blended.
+        """
+        dataset = self._datasets["valid"] if name is None else self._single[name]
         assert dataset is not None
         return self._batches(dataset, 0)
 
@@ -172,9 +187,25 @@ class TrainingData:
             vocab_size=self.vocabulary.padded_size,
         )
 
-    def _build(self, num_samples: Mapping[str, int]) -> dict[str, SampleDataset | None]:
+    def _build_singles(self) -> dict[str, SampleDataset | None]:
+        data = self.config.data
+        prefixes = data.valid_data_paths
+        if len(prefixes) < 2:
+            return {}
+        num_samples = -(-self.config.training.eval_iters // len(prefixes)) * self.batch_size
+        return {
+            name: self._build(
+                {"valid": num_samples},
+                data.model_copy(update={"valid_data_paths": [prefix], "valid_data_weights": []}),
+            )["valid"]
+            for name, prefix in zip(_names(prefixes), prefixes)
+        }
+
+    def _build(
+        self, num_samples: Mapping[str, int], data: DataConfig | None = None
+    ) -> dict[str, SampleDataset | None]:
         return build_datasets(
-            self.config.data,
+            data or self.config.data,
             seq_length=self.config.model.seq_length,
             seed=self.config.training.seed,
             num_samples=num_samples,
@@ -182,3 +213,9 @@ class TrainingData:
             barrier=self.grid.barrier,
             eod=self.vocabulary.eod,
         )
+
+
+def _names(prefixes: Sequence[str]) -> list[str]:
+    """Short names of datasets, as far as they tell them apart: PATH/python_text_document is python."""
+    short = [Path(prefix).name.removesuffix("_document").removesuffix("_text") for prefix in prefixes]
+    return [name if short.count(name) == 1 else prefix for name, prefix in zip(short, prefixes)]

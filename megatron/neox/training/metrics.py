@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from megatron.neox.monitors import Monitor
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Metrics(Hook):
-    """Give the monitors one set of values every `interval` steps, after a validation, and at the end.
+    """Give the monitors one set of values every `interval` steps, after a validation or evaluation, and at the end.
 
     `loss` is the mean over the steps since the last set; learning rate, gradient norm and loss scale are
     those of the step itself; speed leaves validations and checkpoints out.
@@ -32,21 +32,28 @@ class Metrics(Hook):
         self._seconds = 0.0
         self._skipped = 0
         self._validation: float | None = None
+        self._evaluation: dict[str, float | None] = {}
 
     def on_validation(self, run: Run, loss: float) -> None:
         """Keep the loss for the values of this step."""
         self._validation = loss
+
+    def on_evaluation(self, run: Run, values: Mapping[str, float | None]) -> None:
+        """Keep what was found for the values of this step."""
+        self._evaluation |= values
 
     def on_step(self, run: Run, result: StepResult) -> None:
         """Count the step, and log where it is due."""
         self._losses.append(result.loss)
         self._seconds += run.step_seconds
         self._skipped += int(result.skipped)
-        if run.is_last_step or self._validation is not None or run.step % self.interval == 0:
+        is_measured = self._validation is not None or self._evaluation
+        if run.is_last_step or is_measured or run.step % self.interval == 0:
             values = self._values(run, result)
             for monitor in self.monitors:
                 monitor.log(run.step, values)
-            self._losses, self._seconds, self._skipped, self._validation = [], 0.0, 0, None
+            self._losses, self._seconds, self._skipped = [], 0.0, 0
+            self._validation, self._evaluation = None, {}
 
     def _values(self, run: Run, result: StepResult) -> dict[str, float | None]:
         tokens = len(self._losses) * run.batch_size * self.seq_length
@@ -54,6 +61,7 @@ class Metrics(Hook):
         if self._validation is not None:
             values["validation_loss"] = self._validation
             values["validation_perplexity"] = math.exp(min(self._validation, 700.0))
+        values |= self._evaluation
         values |= {"learning_rate": result.learning_rate, "grad_norm": result.grad_norm}
         if result.loss_scale != 1:
             values["loss_scale"] = result.loss_scale

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,13 +31,16 @@ from megatron.neox.training.resume import Position, find_start
 from megatron.neox.training.run_folder import RunFolder
 from megatron.neox.training.signals import StopSignals
 from megatron.neox.training.throughput import Throughput, device_peak
-from megatron.neox.training.validation import Validation
+from megatron.neox.training.validation import Evaluation, Measured, PrepareEvaluation, Validation
 
 log = logging.getLogger(__name__)
 
 
-def run(config: Config) -> int:
+def run(config: Config, prepare_evaluation: PrepareEvaluation | None = None) -> int:
     """Train as `config` says; returns the exit code: 0 done, 128 plus a signal's number when one ended it.
+
+    Args:
+        prepare_evaluation: makes what eval_tasks_interval asks for; needed where it does.
 
     Raises:
         UserError: something in the config, the data or the checkpoint is wrong; every rank raises it.
@@ -57,10 +61,14 @@ def run(config: Config) -> int:
             on_main_rank(lambda: clear_leftovers(folder))
         start = on_main_rank(lambda: find_start(config.checkpoint))  # it reads whole checkpoints
         vocabulary = find_vocabulary(config, start.checkpoint)
+        measure = None
+        if config.training.eval_tasks_interval:
+            assert prepare_evaluation is not None, "the door hands in evaluation"
+            measure = prepare_evaluation(config, grid)
         data = TrainingData(config, grid, vocabulary)
         engine = build_training_engine(config, grid, padded_vocab_size=vocabulary.padded_size)
         log.info("%d parameters on %d processes", engine.num_parameters, grid.world_size)
-        return _Training(config, keys, engine, data).run(
+        return _Training(config, keys, engine, data, measure).run(
             start.load(engine, batch_size=data.batch_size), stack
         )
 
@@ -73,6 +81,7 @@ class _Training:
     keys: dict[str, Any]
     engine: TrainingEngine
     data: TrainingData
+    measure: Callable[[TrainingEngine], Measured] | None
 
     def run(self, position: Position, stack: ExitStack) -> int:
         """Train from `position` on; returns the exit code."""
@@ -117,8 +126,12 @@ class _Training:
             hooks.append(ExitInterval(section.exit_interval))
         if self.data.has_validation:
             hooks.append(Validation(self._evaluate, interval=section.eval_interval))
+            if self.data.validation_names:
+                hooks.append(Evaluation(self._evaluate_each, interval=section.eval_interval))
         elif section.eval_interval:
             log.info("no validation: the data has no validation part")
+        if (measure := self.measure) is not None:
+            hooks.append(Evaluation(lambda: measure(self.engine), interval=section.eval_tasks_interval))
         hooks += [hook_registry.build(choice.name, options=choice.options) for choice in section.hooks]
         interval, seq_length = _log_interval(self.config), self.config.model.seq_length
         hooks.append(Metrics(monitors, self._throughput(), interval=interval, seq_length=seq_length))
@@ -129,6 +142,15 @@ class _Training:
     def _evaluate(self) -> float:
         num_batches = self.config.training.eval_iters * self.data.accumulation
         return self.engine.evaluate(self.data.validation_batches(), num_batches)
+
+    def _evaluate_each(self) -> Measured:
+        """The loss of each validation dataset, which share the batches of a validation among them."""
+        names = self.data.validation_names
+        num_batches = self.data.batches_each * self.data.accumulation
+        return {
+            f"validation_loss/{name}": self.engine.evaluate(self.data.validation_batches(name), num_batches)
+            for name in names
+        }
 
     def _throughput(self) -> Throughput:
         grid, model, size = self.engine.grid, self.config.model, self.engine.padded_vocab_size

@@ -21,7 +21,7 @@ from megatron.neox.training.loop import train
 from megatron.neox.training.losses import LossGuard
 from megatron.neox.training.metrics import Metrics
 from megatron.neox.training.throughput import Throughput
-from megatron.neox.training.validation import Validation
+from megatron.neox.training.validation import Evaluation, Validation
 
 BATCH_SIZE = 4
 
@@ -153,6 +153,30 @@ def test_metrics_hold_the_mean_loss_and_the_speed_of_their_interval() -> None:
         assert values["model_flops_per_second"] == pytest.approx(rate * 100)
         assert values["mfu"] == pytest.approx(rate * 100 / 1e6)
         assert values["mfu_causal"] == pytest.approx(rate * 60 / 1e6)
+
+
+def test_what_an_evaluation_finds_is_logged_with_its_step() -> None:
+    recorder, weights = Recorder(), []
+
+    def measure() -> dict[str, float | None]:
+        weights.append(1.0)
+        return {"eval/code_go/bits_per_byte": 0.5, "eval/code_go/bits_per_byte_ci95_low": None}
+
+    run_with(Evaluation(measure, interval=3), metrics(recorder, interval=2), num_steps=5)
+    assert [step for step, _ in recorder.logged] == [2, 3, 4, 5]
+    found = [values.get("eval/code_go/bits_per_byte") for _, values in recorder.logged]
+    assert found == [None, 0.5, None, 0.5]
+    assert recorder.logged[1][1]["eval/code_go/bits_per_byte_ci95_low"] is None
+    assert len(weights) == 2
+
+
+def test_what_is_no_model_or_about_to_end_is_not_evaluated(caplog: pytest.LogCaptureFixture) -> None:
+    recorder = Recorder()
+    hooks = (LossGuard(limit=9), ExitInterval(3), Evaluation(lambda: {"eval/x/y": 1.0}, interval=1))
+    with caplog.at_level(logging.WARNING):
+        run_with(*hooks, metrics(recorder, interval=1), num_steps=9, engine=OneWeight(bad_from=2))
+    assert ["eval/x/y" in values for _, values in recorder.logged] == [True, False, False]
+    assert caplog.text.count("step 2: not evaluated, for the loss is not a number") == 1
 
 
 def test_exit_interval_counts_this_process_and_saves() -> None:
