@@ -12,12 +12,17 @@ class Document:
     """One document: a source file, or the text of one record.
 
     `name` is the path below its folder, or `file:line`; bytes of a name that are not UTF-8 are escaped as
-    `os.fsdecode` does. `data` is the file as it lies on disk, or the record's text in UTF-8.
+    `os.fsdecode` does. `data` is the file as it lies on disk, or the record's text in UTF-8. What else is known of
+    it stands in the rest: of a row of a shard all, elsewhere nothing.
     """
 
     name: str
     data: bytes
     is_file: bool
+    language: str = ""
+    licenses: tuple[str, ...] = ()
+    stars: int | None = None
+    vendored: bool = False
 
     @property
     def num_bytes(self) -> int:

@@ -48,7 +48,9 @@ def draw_funnel(steps: Sequence[FunnelStep], output: Path) -> None:
     figure, axes = pyplot.subplots(figsize=(9, 1.2 + 0.32 * len(steps)), layout="constrained")
     axes.barh(names, before, color="#d9d9d9")
     bars = axes.barh(names, sizes, color=matplotlib.colormaps["viridis"](0.35))
-    axes.bar_label(bars, [f"  {size:,.1f} MB, {step.num_files:,} files" for size, step in zip(sizes, steps)], fontsize=8)
+    axes.bar_label(
+        bars, [f"  {size:,.1f} MB, {step.num_files:,} files" for size, step in zip(sizes, steps)], fontsize=8
+    )
     axes.invert_yaxis()
     axes.set_xlim(0, 1.35 * max(sizes, default=1.0) or 1.0)
     axes.set_xlabel("MB left after each step (grey: what the step took)")

@@ -29,7 +29,7 @@ def reason(name: str, data: bytes, **options: Any) -> str | None:
         ("lfs_pointer", [b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"], [CODE]),
         ("too_big", [b"x" * ((1 << 20) + 1)], [b"x" * (1 << 20)]),
         ("long_line", [b"x" * 1001, b"a\n" * 9 + b"y" * 1001 + b"\nb"], [b"x" * 1000, b"a\n" * 9999]),
-        ("long_lines", [b"x" * 101, (b"x" * 150 + b"\n") * 9], [b"x" * 100, (b"x" * 99 + b"\n") * 9]),
+        ("long_lines", [b"x" * 101, (b"x" * 150 + b"\n") * 9], [b"x" * 100, (b"x" * 100 + b"\n") * 9]),
         (
             "not_alphanumeric",
             [b"=" * 76 + b"x" * 24, b"[" * 200],
@@ -54,8 +54,8 @@ def test_generated_files_say_so_in_their_first_lines(line: str) -> None:
 
 def test_thresholds_are_options() -> None:
     assert reason("too_big", b"xx", max_bytes=1) == "too_big"
-    assert reason("long_line", b"xx\n", max_bytes=1) == "long_line"
-    assert reason("long_lines", b"xx\n", max_mean_bytes=2) == "long_lines"
+    assert reason("long_line", b"xx\n", max_characters=1) == "long_line"
+    assert reason("long_lines", b"xx\n", max_mean_characters=1.9) == "long_lines"
     assert reason("not_alphanumeric", b"x=", min_share=0.6) == "not_alphanumeric"
     with pytest.raises(UserError, match="filter 'too_big' has no option max_byte; did you mean max_bytes"):
         reason("too_big", b"", max_byte=1)
@@ -70,4 +70,6 @@ def test_the_first_reason_counts() -> None:
 @pytest.mark.timeout(10)
 @pytest.mark.parametrize("data", [b"[" * 200_000, b" " * 300_000, b"x = " + b"a" * 500_000])
 def test_monstrous_lines_take_bounded_time(data: bytes) -> None:
-    assert any(part.value()(Document("a", data, is_file=True)) for part in filters)
+    checks = [part.value() for part in filters if part.name not in ("by_extension", "char_token_ratio")]
+    reasons = [check(Document("a", data, is_file=True)) for check in checks]
+    assert any(reasons)

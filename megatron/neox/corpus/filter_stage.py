@@ -1,0 +1,109 @@
+"""The stage that leaves files out by plugins of kind `filter`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from megatron.neox.corpus.counts import Counts
+from megatron.neox.corpus.filters import Filter, first_reason
+from megatron.neox.corpus.rewriting import describe_input, documents, rewrite_shard
+from megatron.neox.corpus.shards import find_shards
+from megatron.neox.corpus.stage import Phase, Stage
+from megatron.neox.errors import InputError, UserError
+from megatron.neox.plugins import filters as registry
+
+if TYPE_CHECKING:
+    import pyarrow
+
+Chosen = Mapping[str, Mapping[str, Any]]
+"""Names of filters in the order they are asked, and the options of each."""
+
+
+@dataclass(frozen=True)
+class FilterShards:
+    """Shards without the files that a filter has a reason against; each file counts under the first reason."""
+
+    input: Path
+    output: Path
+    filters: str
+    """A `Chosen` as JSON."""
+
+    def run(self, number: int) -> Counts:
+        """Filter a shard."""
+        counts, checks = Counts(), _build(self.filters)
+
+        def keep(batch: pyarrow.RecordBatch) -> pyarrow.RecordBatch:
+            import pyarrow as pa
+
+            mask = []
+            for document, size in zip(documents(batch), batch.column("size").to_pylist()):
+                reason = first_reason(document, checks)
+                mask.append(reason is None)
+                if reason is None:
+                    counts.keep(document.language, size)
+                else:
+                    counts.leave_out(reason, document.language, size)
+            return batch.filter(pa.array(mask, pa.bool_()))
+
+        source = find_shards(self.input)[number]
+        rewrite_shard(source, self.output / source.name, keep)
+        return counts
+
+
+def filter_stage(folder: Path, output: Path, chosen: Chosen) -> Stage:
+    """The stage that filters the shards in `folder`.
+
+    Raises:
+        InputError: the folder holds no finished shards.
+        UserError: there is no such filter, or it has no such option.
+    """
+    if not chosen:
+        raise UserError(
+            "no filter is chosen; --preset or --filters names some (./deepy.py plugins filter lists all)"
+        )
+    filters = json.dumps(chosen)
+    _build(filters)
+    task = FilterShards(folder, output, filters)
+    settings = {"input": describe_input(folder), "filters": json.loads(filters)}
+    return Stage("filter", output, settings, [Phase("filter", len(find_shards(folder)), task.run)])
+
+
+def read_options(path: Path) -> dict[str, dict[str, Any]]:
+    """Options of filters from a YAML file: a mapping of names, each with a mapping of options or nothing.
+
+    Raises:
+        InputError: the file cannot be read, or holds something else.
+    """
+    try:
+        content = yaml.safe_load(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"cannot read {path}: {error}") from error
+    if not isinstance(content, dict) or not all(isinstance(v, dict | None) for v in content.values()):
+        raise InputError(
+            f"{path}: give filters and their options, such as `long_line: {{max_characters: 500}}`"
+        )
+    return {str(name): options or {} for name, options in content.items()}
+
+
+def choose(base: Chosen, names: Sequence[str], options: Chosen) -> dict[str, dict[str, Any]]:
+    """Filters of a preset, then those that are named, with options set over theirs.
+
+    A filter that only has options is chosen, too.
+    """
+    chosen = {name: dict(values) for name, values in base.items()}
+    for name in (*names, *options):
+        chosen.setdefault(name, {}).update(options.get(name, {}))
+    return chosen
+
+
+@lru_cache(maxsize=2)
+def _build(filters: str) -> list[Filter]:
+    chosen: dict[str, dict[str, Any]] = json.loads(filters)
+    return [registry.build(name, options=options) for name, options in chosen.items()]

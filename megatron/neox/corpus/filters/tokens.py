@@ -1,0 +1,74 @@
+"""Filters that ask a tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from megatron.neox.config import TokenizerConfig
+from megatron.neox.corpus.document import Document
+from megatron.neox.corpus.filters.shape import num_characters
+from megatron.neox.errors import UserError
+from megatron.neox.plugins import filters
+
+if TYPE_CHECKING:
+    from megatron.neox.tokenizers.engines import BatchEncoder
+
+FERTILITY = {"Python": 2.5, "Java": 2.9, "JavaScript": 2.6}
+"""BigCode's least characters a token."""
+
+
+@filters.register("char_token_ratio")
+@dataclass(frozen=True, kw_only=True)
+class CharTokenRatio:
+    """Few characters a token: text that is unlike what the vocabulary was made from (CodeParrot: under 1.5).
+
+    Args:
+        min_ratio: the smallest ratio that is kept.
+        by_language: other limits for some languages.
+        tokenizer: a folder with a tokenizer.json, or a name on the Hugging Face hub.
+        vocab_file: instead of that, vocab.json (or tokenizer.json).
+        merge_file: and merges.txt.
+    """
+
+    min_ratio: float = 1.5
+    by_language: Mapping[str, float] = field(default_factory=dict)
+    tokenizer: str | None = None
+    vocab_file: str | None = None
+    merge_file: str | None = None
+
+    def __post_init__(self) -> None:
+        """Build the tokenizer at once, so that a mistake is told at once."""
+        load_encoder(self.tokenizer, self.vocab_file, self.merge_file)
+
+    def __call__(self, document: Document) -> str | None:
+        """`char_token_ratio`, or None."""
+        encoder = load_encoder(self.tokenizer, self.vocab_file, self.merge_file)
+        num_tokens = len(encoder.encode([document.data.decode("utf-8", "replace")])[0])
+        limit = self.by_language.get(document.language, self.min_ratio)
+        return "char_token_ratio" if num_characters(document.data) < limit * num_tokens else None
+
+
+@lru_cache(maxsize=2)
+def load_encoder(tokenizer: str | None, vocab_file: str | None, merge_file: str | None) -> BatchEncoder:
+    """The tokenizer that options name, with the fastest engine that serves.
+
+    Raises:
+        UserError: none is named, or the files do not fit.
+    """
+    from megatron.neox.tokenizers import build_tokenizer
+    from megatron.neox.tokenizers.engines import batch_encoder
+    from megatron.neox.tokenizers.pretrained import find_pretrained
+
+    if tokenizer is not None:
+        section = find_pretrained(tokenizer).section
+    elif vocab_file is not None:
+        kind = "HFTokenizer" if merge_file is None else "GPT2BPETokenizer"
+        section = TokenizerConfig(tokenizer_type=kind, vocab_file=vocab_file, merge_file=merge_file)
+    else:
+        raise UserError(
+            "the filter char_token_ratio needs a tokenizer: give --tokenizer, or --vocab-file and --merge-file"
+        )
+    return batch_encoder(build_tokenizer(section))

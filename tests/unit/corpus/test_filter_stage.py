@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from megatron.neox.corpus.filter_stage import choose, filter_stage, read_options
+from megatron.neox.corpus.shards import SourceFile, find_shards, new_shard, read_shard, shard_name
+from megatron.neox.corpus.stage import run_stage
+from megatron.neox.errors import InputError, UserError
+from megatron.neox.reports.funnel import FunnelStep, draw_funnel, steps_of
+
+CHOSEN = {"empty": {}, "long_line": {"max_characters": 40}, "license": {}}
+
+
+def row(number: int, content: str, language: str = "Python", **more: object) -> SourceFile:
+    size = len(content.encode()) + 3  # of a byte order mark, say: sizes are those of the file
+    file = SourceFile(
+        "o/p", language, f"{number}.py", f"{number:064}", size, 7, ["MIT"], None, False, content
+    )
+    return file._replace(**more)
+
+
+def write(folder: Path, *shards: list[SourceFile]) -> Path:
+    folder.mkdir(parents=True)
+    for number, rows in enumerate(shards):
+        with new_shard(folder / shard_name(number)) as shard:
+            for file in rows:
+                shard.write(file)
+    return folder
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Path:
+    return write(
+        tmp_path / "in",
+        [row(0, "a = 1\n"), row(1, ""), row(2, "x" * 41), row(3, "b\n", licenses=["GPL-3.0-only"])],
+        [row(4, "", "C")],
+        [row(5, "c = 'é'\n", "C")],
+    )
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_files_are_kept_as_they_are_or_counted_under_a_reason(
+    shards: Path, tmp_path: Path, workers: int
+) -> None:
+    summary = run_stage(filter_stage(shards, tmp_path / "out", CHOSEN), workers=workers)
+    assert summary["kept"] == {
+        "C": {"num_files": 1, "num_bytes": 12},
+        "Python": {"num_files": 1, "num_bytes": 9},
+    }
+    assert {reason: sorted(languages) for reason, languages in summary["left_out"].items()} == {
+        "empty": ["C", "Python"],
+        "license": ["Python"],
+        "long_line": ["Python"],
+    }
+    assert summary["settings"]["filters"] == CHOSEN
+    kept = [list(read_shard(shard)) for shard in find_shards(tmp_path / "out")]
+    assert kept == [[row(0, "a = 1\n")], [], [row(5, "c = 'é'\n", "C")]]
+
+
+def test_a_filter_must_exist_and_know_its_options(shards: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no filter is chosen"):
+        filter_stage(shards, tmp_path / "out", {})
+    with pytest.raises(UserError, match="has no option max_character; did you mean max_characters"):
+        filter_stage(shards, tmp_path / "out", {"long_line": {"max_character": 1}})
+    with pytest.raises(InputError, match="is not a folder of shards"):
+        filter_stage(tmp_path / "none", tmp_path / "out", CHOSEN)
+    assert not (tmp_path / "out").exists()
+
+
+def test_options_stand_over_those_of_a_preset(tmp_path: Path) -> None:
+    path = tmp_path / "filters.yml"
+    path.write_text("long_line: {max_characters: 5}\nvendored:\n")
+    assert choose({"empty": {}, "long_line": {"max_characters": 9}}, ["xml"], read_options(path)) == {
+        "empty": {},
+        "long_line": {"max_characters": 5},
+        "xml": {},
+        "vendored": {},
+    }
+    path.write_text("- long_line\n")
+    with pytest.raises(InputError, match=r"filters\.yml: give filters and their options"):
+        read_options(path)
+
+
+def test_the_funnel_goes_through_all_stages(shards: Path, tmp_path: Path) -> None:
+    first = run_stage(filter_stage(shards, tmp_path / "a", {"empty": {}}))
+    second = run_stage(filter_stage(tmp_path / "a", tmp_path / "b", {"long_line": {"max_characters": 40}}))
+    steps = steps_of([first, second])
+    assert steps == [
+        FunnelStep("found", 6, 76),
+        FunnelStep("filter: empty", 4, 70),
+        FunnelStep("filter: long_line", 3, 26),
+    ]
+    draw_funnel(steps, tmp_path / "funnel.png")
+    assert (tmp_path / "funnel.png").read_bytes().startswith(b"\x89PNG")
+    draw_funnel([], tmp_path / "empty.png")
+
+
+def many_shards(folder: Path) -> Path:
+    random = Random(0)
+    texts = ["".join(f"v{random.random()} = {n}\n" for n in range(200)) for _ in range(40)]
+    return write(folder, *([row(n, text) for n, text in enumerate(texts)] for _ in range(8)))
+
+
+def kill_and_resume(folder: Path, output: Path, seconds: float) -> None:
+    program = (
+        "import sys; from pathlib import Path; from megatron.neox.corpus.stage import run_stage; "
+        "from megatron.neox.corpus.filter_stage import filter_stage; "
+        "print('begun', flush=True); "
+        "stage = filter_stage(Path(sys.argv[1]), Path(sys.argv[2]), {'long_line': {'max_characters': 26}}); "
+        "run_stage(stage, resume=True)"
+    )
+    command = [sys.executable, "-c", program, str(folder), str(output)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(seconds)
+        process.kill()
+    run_stage(filter_stage(folder, output, {"long_line": {"max_characters": 26}}), resume=True)
+
+
+def check_kills(tmp_path: Path, kills: int) -> None:
+    folder = many_shards(tmp_path / "in")
+    began = time.monotonic()
+    run_stage(filter_stage(folder, tmp_path / "straight", {"long_line": {"max_characters": 26}}))
+    whole = 2 * (time.monotonic() - began)
+    expected = contents(tmp_path / "straight")
+    random = Random(1)
+    for number in range(kills):
+        output = tmp_path / f"killed-{number}"
+        kill_and_resume(folder, output, random.uniform(0, whole))
+        assert contents(output) == expected
+
+
+def test_a_killed_run_resumed_is_the_straight_run(tmp_path: Path) -> None:
+    check_kills(tmp_path, 3)
+
+
+@pytest.mark.chaos
+def test_fifty_killed_runs_resumed_are_the_straight_run(tmp_path: Path) -> None:
+    check_kills(tmp_path, 50)
+
+
+@pytest.mark.long
+def test_memory_does_not_grow_with_the_input(tmp_path: Path) -> None:
+    """Peak memory of a task over one shard of 20 MB and one of 200 MB of text, in processes of their own."""
+    text = "".join(f"value_{n} = compute({n}, {n * 7919 % 104729})\n" for n in range(2000))
+    peaks = []
+    for size in (25, 250):
+        rows = [row(n, f"# {n}\n{text}") for n in range(int(size * 1e6 / len(text)))]
+        folder = write(tmp_path / str(size), rows)
+        program = (
+            "import sys, json, resource; from pathlib import Path; "
+            "from megatron.neox.corpus.filter_stage import FilterShards; "
+            "task = FilterShards(Path(sys.argv[1]), Path(sys.argv[2]), json.dumps({'long_line': {}, 'comments': {}})); "
+            "task.run(0); print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        )
+        output = tmp_path / f"out-{size}"
+        output.mkdir()
+        command = [sys.executable, "-c", program, str(folder), str(output)]
+        found = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ})
+        peaks.append(int(found.stdout))
+    assert peaks[1] < 1.1 * peaks[0], json.dumps(peaks)
