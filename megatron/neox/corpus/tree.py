@@ -48,6 +48,11 @@ class Tree:
             self._root = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise InputError(f"cannot read the folder {root}: {error.strerror}") from error
+        self._here = (b"", self._root)
+        self.num_links_out = 0
+        """Links that were met and lead out of the tree, by what they say; `paths` counts them."""
+        self.checkouts: set[bytes] = set()
+        """Folders below the root with version control of their own: submodules, and clones within; by `paths`."""
         self._tally = tally
         self._exclude = frozenset(os.fsencode(name) for name in exclude)
         self._extensions = tuple(os.fsencode(extension) for extension in extensions)
@@ -58,6 +63,7 @@ class Tree:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._leave()
         os.close(self._root)
 
     def paths(self, *, seed: int | None = None) -> list[bytes]:
@@ -72,12 +78,13 @@ class Tree:
 
         None, and counted, where it is gone or unreadable, no regular file, or over `max_bytes`.
         """
+        folder, _, name = path.rpartition(b"/")
         try:
-            descriptor = self._open(path, _READ_FILE)
+            descriptor = os.open(name, _READ_FILE, dir_fd=self._folder(folder))
         except OSError:
             self._tally.skip("unreadable")
             return None
-        with open(descriptor, "rb") as file:
+        try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 self._tally.skip("special_file")
@@ -85,11 +92,21 @@ class Tree:
             if max_bytes is not None and status.st_size > max_bytes:
                 self._tally.skip("too_big")
                 return None
-            try:
-                return file.read()
-            except OSError:
-                self._tally.skip("unreadable")
-                return None
+            return _read_all(descriptor, status.st_size)
+        except OSError:
+            self._tally.skip("unreadable")
+            return None
+        finally:
+            os.close(descriptor)
+
+    def size(self, path: bytes) -> int:
+        """Bytes of a regular file; 0 where it is gone or is none."""
+        folder, _, name = path.rpartition(b"/")
+        try:
+            status = os.stat(name, dir_fd=self._folder(folder), follow_symlinks=False)
+        except OSError:
+            return 0
+        return status.st_size if stat.S_ISREG(status.st_mode) else 0
 
     def _walk(self) -> Iterator[bytes]:
         folders = [b""]
@@ -106,6 +123,7 @@ class Tree:
                         # A descriptor's entries have names as text; the bytes come back unchanged.
                         path = os.path.join(folder, os.fsencode(entry.name))
                         if self._refuses(entry):
+                            self._remember(entry, folder, descriptor)
                             continue
                         if entry.is_dir(follow_symlinks=False):
                             folders.append(path)
@@ -134,6 +152,31 @@ class Tree:
         self._tally.skip(reason)
         return True
 
+    def _remember(self, entry: os.DirEntry[str], folder: bytes, descriptor: int) -> None:
+        """Take note of a link that leads out, and of a folder that is a repository of its own."""
+        name = os.fsencode(entry.name)
+        if name in VERSION_CONTROL and folder:
+            self.checkouts.add(folder)
+        elif entry.is_symlink():
+            try:
+                target = os.readlink(name, dir_fd=descriptor)
+            except OSError:
+                return
+            place = os.path.normpath(os.path.join(folder, target))
+            self.num_links_out += place.startswith((b"/", b"../")) or place == b".."
+
+    def _folder(self, path: bytes) -> int:
+        """A descriptor of a folder; the last one stays open, since files are read folder by folder."""
+        if self._here[0] != path:
+            self._leave()
+            self._here = (path, self._open(path, _READ_FOLDER))
+        return self._here[1]
+
+    def _leave(self) -> None:
+        if self._here[1] != self._root:
+            os.close(self._here[1])
+        self._here = (b"", self._root)
+
     def _open(self, path: bytes, flags: int) -> int:
         *folders, name = path.split(b"/")
         here = self._root
@@ -147,3 +190,15 @@ class Tree:
         finally:
             if here != self._root:
                 os.close(here)
+
+
+def _read_all(descriptor: int, size: int) -> bytes:
+    """A file to its end; of a size that fstat told, and that may have changed since, as one call where it can be."""
+    data = os.read(descriptor, size + 1)
+    if len(data) == size:
+        return data
+    parts = [data]
+    while data:
+        data = os.read(descriptor, 1 << 20)
+        parts.append(data)
+    return b"".join(parts)
