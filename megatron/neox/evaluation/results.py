@@ -134,16 +134,31 @@ def _range(metrics: Mapping[str, float | int | None], name: str) -> str:
 
 
 def markdown_table(outcome: Mapping[str, tuple[int, TaskResult]]) -> str:
-    """Every metric of every task, one a row."""
+    """Every metric of every task, one a row, with its interval where it has one."""
     return markdown([["Task", "Version", "Metric", "Value"], *_task_rows(outcome)])
 
 
 def _task_rows(outcome: Mapping[str, tuple[int, TaskResult]]) -> list[list[str]]:
     return [
-        [name, str(version), metric, _shown(value)]
+        [name, str(version), metric, _shown(value) + _interval(result.metrics, metric)]
         for name, (version, result) in outcome.items()
         for metric, value in result.metrics.items()
+        if not _is_end(metric, result.metrics)
     ]
+
+
+def _is_end(metric: str, metrics: Mapping[str, float | int | None]) -> bool:
+    """Whether it is the end of another metric's interval: METRIC_low, METRIC_ci95_high."""
+    of, _, end = metric.rpartition("_")
+    return end in ("low", "high") and of.removesuffix("_ci95") in metrics
+
+
+def _interval(metrics: Mapping[str, float | int | None], name: str) -> str:
+    for kind in ("", "_ci95"):
+        low, high = metrics.get(f"{name}{kind}_low"), metrics.get(f"{name}{kind}_high")
+        if low is not None and high is not None:
+            return f" ({_shown(low)} to {_shown(high)})"
+    return ""
 
 
 def _harness_rows(harness: Mapping[str, Any]) -> list[list[str]]:

@@ -58,6 +58,17 @@ def test_the_table() -> None:
     )
 
 
+def test_an_interval_stands_in_its_metrics_row() -> None:
+    """Both spellings of its ends."""
+    metrics = {"pass@1": 0.05, "pass@1_low": 0.025, "pass@1_high": 0.075, "a_low": 1, "b": 2.0}
+    shown = markdown_table({"t": (1, TaskResult({**metrics, "b_ci95_low": None, "b_ci95_high": None}, {}))})
+    assert [line.split(" | ", 2)[2] for line in shown.splitlines()[2:]] == [
+        "pass@1 | 0.0500 (0.0250 to 0.0750) |",
+        "a_low  |                         1 |",
+        "b      |                    2.0000 |",
+    ]
+
+
 @pytest.mark.parametrize("num_tasks", [164, 10])
 def test_published_figures_stand_below_a_whole_human_eval(num_tasks: int, tmp_path: Path) -> None:
     """Those of a part of its tasks compare with none."""
