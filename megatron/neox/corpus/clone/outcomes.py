@@ -25,8 +25,9 @@ _SAID: tuple[tuple[Outcome, str], ...] = (
     ("empty", r"couldn't find remote ref HEAD"),
 )  # fmt: skip
 _MAY_PASS = re.compile(
-    r"returned error: (?:408|429|5\d\d)|RPC failed|early EOF|unexpected disconnect|hung up unexpectedly|Operation too slow"
-    r"|Connection (?:reset|refused|timed out)|Could not resolve host|Failed to connect|SSL|transfer closed",
+    r"returned error: (?:408|429|5\d\d)|RPC failed|early EOF|unexpected disconnect|hung up unexpectedly"
+    r"|Operation too slow|Connection (?:reset|refused|timed out)|Could not resolve host|Failed to connect|SSL"
+    r"|transfer closed",
     re.IGNORECASE,
 )
 
