@@ -10,18 +10,18 @@ from megatron.neox.reports.metrics import Metrics
 
 _PREFIX = "eval/"
 _STYLES = ("-", "--", ":", "-.")
-# Counts and sums say how much was measured, not how well; ends of intervals are drawn as a band.
-_NOT_DRAWN = ("num_", "log_likelihood")
+# Counts and sums say how much was measured, not how well; ends of intervals are drawn as a band. byte_perplexity is
+# bits_per_byte on another scale.
+_NOT_DRAWN = ("num_", "log_likelihood", "byte_perplexity")
 _ENDS = (("_ci95_low", "_ci95_high"), ("_low", "_high"))
 
 
 def evaluation_keys(metrics: Metrics) -> dict[str, list[str]]:
     """Tasks by metric, of the keys `eval/TASK/METRIC` that a run logged."""
     found: dict[str, list[str]] = {}
-    keys = dict.fromkeys(key for record in metrics.records for key in record if key.startswith(_PREFIX))
-    for key in keys:
+    for key in metrics.keys(_PREFIX):
         task, _, metric = key.removeprefix(_PREFIX).rpartition("/")
-        is_end = any(metric.endswith(end) for ends in _ENDS for end in ends)
+        is_end = metric.endswith(("_stderr", *(end for ends in _ENDS for end in ends)))
         if task and not is_end and not metric.startswith(_NOT_DRAWN) and metrics.curve(key).values:
             found.setdefault(metric, []).append(task)
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,8 +53,8 @@ def draw_language_bars(panels: Mapping[str, Series], output: Path) -> None:
 
 
 def _errors(bars: Sequence[Bar]) -> list[list[float]]:
-    """Lengths [2, bars] of the intervals below and above the values."""
+    """Lengths [2, bars] of the intervals below and above the values; what is no number is not drawn."""
     return [
-        [bar.value - bar.low if bar.low is not None else 0.0 for bar in bars],
-        [bar.high - bar.value if bar.high is not None else 0.0 for bar in bars],
+        [bar.value - bar.low if bar.low is not None else math.nan for bar in bars],
+        [bar.high - bar.value if bar.high is not None else math.nan for bar in bars],
     ]

@@ -8,11 +8,14 @@ from pathlib import Path
 from megatron.neox.reports.canvas import canvas, colour
 from megatron.neox.reports.metrics import Metrics
 
+_MARKS = ("^", "s", "v", "D", "P", "X", "<", ">", "*", "h", "p", "d")
+
 
 def draw_loss_curves(runs: Mapping[str, Metrics], output: Path, *, log_axes: str = "") -> None:
     """Draw training loss (line) and validation loss (dots) of every run, nats per token over steps.
 
-    Of several runs the training losses are faint, so that the validation losses can be told apart.
+    Of several runs the training losses are faint, so that the validation losses can be told apart. Losses of single
+    validation sets (`validation_loss/NAME`) are dotted.
 
     Args:
         log_axes: which axes are logarithmic: "", "x", "y" or "xy".
@@ -30,6 +33,12 @@ def draw_loss_curves(runs: Mapping[str, Metrics], output: Path, *, log_axes: str
                     validation.steps, validation.values, color=own, linestyle="--", marker="o", markersize=4,
                     label=f"{name}: validation",
                 )  # fmt: skip
+            for mark, key in zip(_MARKS * len(metrics.records), metrics.keys("validation_loss/")):
+                one = metrics.curve(key)
+                label = f"{name}: validation, {key.partition('/')[2]}"
+                axes.plot(
+                    one.steps, one.values, color=own, linestyle=":", marker=mark, markersize=4, label=label
+                )
         axes.set_xlabel("step")
         axes.set_ylabel("loss (nats per token)")
         axes.set_xscale("log" if "x" in log_axes else "linear")

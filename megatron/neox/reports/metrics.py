@@ -42,6 +42,10 @@ class Metrics:
         if not self.records:
             raise InputError(f"{self.path} is empty: the run logged no step (log_interval)")
 
+    def keys(self, prefix: str) -> list[str]:
+        """The keys that begin so, in the order in which they were first logged."""
+        return list(dict.fromkeys(key for record in self.records for key in record if key.startswith(prefix)))
+
     def curve(self, key: str) -> Curve:
         """The records that hold `key`, as a curve."""
         held = [record for record in self.records if record.get(key) is not None]

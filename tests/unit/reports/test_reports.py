@@ -76,13 +76,14 @@ def test_metrics_of_tasks_are_found_by_their_keys(tmp_path: Path) -> None:
         {"step": 10, "loss": 5.0},
         {
             "step": 20, "eval/code_c++/bits_per_byte": 3.5, "eval/code_c++/bits_per_byte_ci95_low": 3.0,
-            "eval/code_c++/bits_per_byte_ci95_high": 4.0, "eval/code_c++/num_files": 7, "eval/a/b/acc": None,
+            "eval/code_c++/bits_per_byte_ci95_high": 4.0, "eval/code_c++/num_files": 7, "eval/a/b/acc": None, "eval/a/b/acc_stderr": 1.0, "validation_loss/c": 3.0,
         },
         {"step": 30, "eval/code_c++/bits_per_byte": 3.25, "eval/a/b/acc": 0.5},
     ]  # fmt: skip
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     metrics = Metrics(tmp_path)
     assert evaluation_keys(metrics) == {"bits_per_byte": ["code_c++"], "acc": ["a/b"]}
+    draw_loss_curves({"one": metrics}, tmp_path / "l.png")
     draw_evaluation_curves({"one": metrics, "two": metrics}, tmp_path / "e.png", log_axes="y")
     assert (tmp_path / "e.png").read_bytes().startswith(b"\x89PNG")
 
