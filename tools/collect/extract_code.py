@@ -18,7 +18,8 @@ import deepy
 
 deepy.enter()
 
-from megatron.neox.corpus.extract import LINKS_OUT, ExtractSettings, extraction
+from megatron.neox.corpus.extract import extraction
+from megatron.neox.corpus.source_files import LINKS_OUT, ExtractSettings
 from megatron.neox.corpus.source_text import ENCODINGS
 from megatron.neox.corpus.stage_options import add_stage_options, run_as_told
 from megatron.neox.errors import ResourceError, run_door

@@ -25,9 +25,15 @@ _COUNTS_AS_RULES = {
     kind.get_tokens_unprocessed for kind in (RegexLexer, CFamilyLexer, PhpLexer, ExtendedRegexLexer)
 }
 
-# A rule that refers to its own groups by number or name cannot stand behind other rules' groups.
-_REFERS = re.compile(r"\\[1-9]|\(\?P|\(\?\(")
-_LEADING_FLAGS = re.compile(r"\(\?([aiLmsux]+)\)")
+# What a pattern is made of, as far as groups go: a reference by number, an escape, a set, a group that is captured.
+_PIECE = re.compile(
+    r"\\(?P<reference>[1-9][0-9]?)|\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|(?P<group>\((?!\?)|\(\?P<\w+>)|[^\\\[(]+|\(",
+    re.DOTALL,
+)
+_LEADING_FLAGS = re.compile(r"\(\?[aiLmsux]+\)")
+# References by name, conditions and comments; where white space means nothing, comments may hold anything.
+_CANNOT_JOIN = re.compile(r"\(\?(?:P=|\(|#)")
+_MOST_GROUPS = 99  # that can be referred to by number
 
 _TOKEN = (0, Token, "x")
 
@@ -38,12 +44,15 @@ States = dict[str, list[Run]]
 
 
 def has_tokens(text: str, lexer_name: str, limit: int) -> bool:
-    """Whether Pygments' lexer of that name finds at least `limit` tokens in the text."""
-    return sum(1 for _ in islice(_lexer(lexer_name).get_tokens(text), limit)) >= limit
+    """Whether Pygments' lexer of that name finds at least `limit` tokens in the text; `limit` is 1 or more."""
+    lexer = _lexer(lexer_name)
+    # What get_tokens does, without taking every token apart.
+    tokens = lexer.get_tokens_unprocessed(lexer._preprocess_lexer_input(text))
+    return next(islice(tokens, limit - 1, None), None) is not None
 
 
 @cache
-def _lexer(name: str) -> Lexer:
+def _lexer(name: str) -> Any:
     """A lexer that gives as many tokens as Pygments' own, without their kinds, places and texts."""
     lexer = get_lexer_by_name(name)
     if type(lexer).get_tokens_unprocessed in _COUNTS_AS_RULES:
@@ -58,39 +67,55 @@ def _lexer(name: str) -> Lexer:
 def _joined(rules: Iterable[Rule]) -> list[Run]:
     """Rules as few alternations, in their order; one that cannot be joined stands by itself."""
     runs: list[Run] = []
-    waiting: list[Rule] = []
+    parts: list[str] = []
+    by_group: dict[int, Rule] = {}
+    num_groups = 0
+
+    def flush() -> None:
+        nonlocal num_groups
+        if parts:
+            runs.append((re.compile("|".join(parts)).match, dict(by_group)))
+        parts.clear()
+        by_group.clear()
+        num_groups = 0
+
     for rule in rules:
         pattern: re.Pattern[str] = rule[0].__self__  # pyright: ignore[reportFunctionMemberAccess]
-        if _REFERS.search(pattern.pattern):
-            _join(waiting, runs)
+        if num_groups + pattern.groups >= _MOST_GROUPS:
+            flush()
+        body, num_kept = _rebased(pattern, num_groups)
+        if body is None:
+            flush()
             runs.append((rule[0], dict.fromkeys(range(pattern.groups + 1), rule)))
-        else:
-            waiting.append(rule)
-    _join(waiting, runs)
+            continue
+        # The empty group behind a rule says that it was this one; before it, it would cost a look at the first letter.
+        parts.append(f"{body}()")
+        num_groups += num_kept + 1
+        by_group[num_groups] = rule
+    flush()
     return runs
 
 
-def _join(rules: list[Rule], runs: list[Run]) -> None:
-    """Add the alternation of the rules, and forget them."""
-    if not rules:
-        return
-    parts, by_group, group = [], {}, 0
-    for rule in rules:
-        pattern: re.Pattern[str] = rule[0].__self__  # pyright: ignore[reportFunctionMemberAccess]
-        # The empty group behind a rule says that it was this one; before it, it would cost a look at the first letter.
-        parts.append(f"{_scoped(pattern)}()")
-        group += pattern.groups + 1
-        by_group[group] = rule
-    runs.append((re.compile("|".join(parts)).match, by_group))
-    rules.clear()
-
-
-def _scoped(pattern: re.Pattern[str]) -> str:
-    """A pattern with its flags around it, so that it means the same between others."""
-    flags = "".join(letter for letter in "imsx" if pattern.flags & getattr(re, letter.upper()))
-    body = _LEADING_FLAGS.sub("", pattern.pattern, count=1)
-    end = "\n" if pattern.flags & re.VERBOSE else ""  # a comment may stand last
-    return f"(?{flags}:{body}{end})" if flags else f"(?:{body})"
+def _rebased(pattern: re.Pattern[str], num_before: int) -> tuple[str | None, int]:
+    """A pattern as it means the same behind `num_before` groups, and how many it has itself: those it refers to."""
+    if pattern.flags & re.VERBOSE or _CANNOT_JOIN.search(pattern.pattern):
+        return None, 0
+    pieces = list(_PIECE.finditer(_LEADING_FLAGS.sub("", pattern.pattern, count=1)))
+    wanted = {int(piece["reference"]) for piece in pieces if piece["reference"]}
+    new: dict[int, int] = {}
+    parts, number = [], 0
+    for piece in pieces:
+        if piece["group"]:
+            number += 1
+            if number in wanted:
+                new[number] = num_before + len(new) + 1
+            parts.append("(" if number in wanted else "(?:")
+        elif piece["reference"]:
+            parts.append(f"(?:\\{new[int(piece['reference'])]})")
+        else:
+            parts.append(piece[0])
+    flags = "".join(letter for letter in "ims" if pattern.flags & getattr(re, letter.upper()))
+    return (f"(?{flags}:" if flags else "(?:") + "".join(parts) + ")", len(new)
 
 
 def _walk(lexer: Lexer, states: States, text: str, stack: Sequence[str] = ("root",)) -> Iterator[Any]:

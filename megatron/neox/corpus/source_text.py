@@ -16,13 +16,15 @@ _MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
 )  # fmt: skip
+_CONTROLS = bytes(byte for byte in range(32) if byte not in b"\t\n\v\f\r\x1b")
 _PACKET_BYTES = 188  # of an MPEG transport stream; each begins with G
 
 
 def source_text(data: bytes, encoding: Encoding) -> tuple[str, str]:
     """The text with LF line ends and without a byte order mark, and "" or the reason why there is none.
 
-    Reasons: empty (nothing, or white space alone), lfs_pointer, binary (NUL bytes, an MPEG stream), not_utf8. UTF-16
+    Reasons: empty (nothing, or white space alone), lfs_pointer, binary (NUL bytes, an MPEG stream; where other bytes
+    than UTF-8 are welcome, many control characters too), not_utf8. UTF-16
     and UTF-32 with a byte order mark are decoded whatever the policy.
 
     Args:
@@ -41,6 +43,8 @@ def source_text(data: bytes, encoding: Encoding) -> tuple[str, str]:
         try:
             text = data.decode()
         except UnicodeDecodeError:
+            if encoding != "skip" and _has_controls(data):
+                return "", "binary"
             text = _otherwise(data, encoding)
             if text is None:
                 return "", "not_utf8"
@@ -65,6 +69,11 @@ def _marked(data: bytes) -> str | None:
 
 def _is_transport_stream(data: bytes) -> bool:
     return len(data) > 4 * _PACKET_BYTES and data[: 4 * _PACKET_BYTES : _PACKET_BYTES] == b"GGGG"
+
+
+def _has_controls(data: bytes) -> bool:
+    """Whether more than one byte in fifty is a control character that no text has; of noise it is one in ten."""
+    return 50 * (len(data) - len(data.translate(None, _CONTROLS))) > len(data)
 
 
 def _otherwise(data: bytes, encoding: Encoding) -> str | None:
