@@ -76,7 +76,8 @@ def test_metrics_of_tasks_are_found_by_their_keys(tmp_path: Path) -> None:
         {"step": 10, "loss": 5.0},
         {
             "step": 20, "eval/code_c++/bits_per_byte": 3.5, "eval/code_c++/bits_per_byte_ci95_low": 3.0,
-            "eval/code_c++/bits_per_byte_ci95_high": 4.0, "eval/code_c++/num_files": 7, "eval/a/b/acc": None, "eval/a/b/acc_stderr": 1.0, "validation_loss/c": 3.0,
+            "eval/code_c++/bits_per_byte_ci95_high": 4.0, "eval/code_c++/num_files": 7, "eval/a/b/acc": None,
+            "eval/a/b/acc_stderr": 1.0, "validation_loss/c": 3.0,
         },
         {"step": 30, "eval/code_c++/bits_per_byte": 3.25, "eval/a/b/acc": 0.5},
     ]  # fmt: skip
