@@ -285,7 +285,7 @@ def kill_and_go_on(root: Path, tmp_path: Path, *, num_kills: int, seed: int) -> 
 
 
 def test_a_killed_run_goes_on(root: Path, tmp_path: Path) -> None:
-    kill_and_go_on(root, tmp_path, num_kills=3, seed=1)
+    kill_and_go_on(root, tmp_path, num_kills=2, seed=1)
 
 
 @pytest.mark.chaos

@@ -132,7 +132,7 @@ class Git:
             return text
         if "No space left on device" in text or "Disk quota exceeded" in text:
             raise ResourceError(
-                f"no space left on the disk while cloning into {self.folder.parent}; make room"
+                "no space left on the disk while cloning; make room, and the same command goes on"
             )
         raise GitError(text or f"git ended with {process.returncode}")
 
