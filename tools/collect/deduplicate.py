@@ -11,6 +11,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -19,8 +20,9 @@ import deepy
 
 deepy.enter()
 
+from megatron.neox.corpus.stage import Stage
 from megatron.neox.corpus.stage_options import add_stage_options, run_as_told
-from megatron.neox.errors import InputError, run_door
+from megatron.neox.errors import InputError, did_you_mean, run_door
 
 _EXAMPLES = """examples:
   tools/collect/deduplicate.py --input shards --output unique
@@ -43,6 +45,18 @@ def _parser() -> argparse.ArgumentParser:
         "--against", type=Path, action="append", default=[], metavar="INDEX",
         help="leave out what stands in this index too, repeatable; plain or zip, PolyCoder's or of write_index.py",
     )  # fmt: skip
+    add(
+        "--near", nargs="?", const="bytes", metavar="PRESET",
+        help="leave out near copies instead, by MinHash and Jaccard's index: of pieces of 16 bytes from 0.8 on "
+        "(bytes, the default), or as CodeParrot's (codeparrot: words, 0.85) or BigCode's scripts did (bigcode: "
+        "five words, 0.7)",
+    )  # fmt: skip
+    add(
+        "--threshold",
+        type=float,
+        metavar="X",
+        help="of near copies: Jaccard's index, in place of the preset's",
+    )
     add("--in-place", action="store_true", help="of a folder of files: delete the copies")
     add_stage_options(
         parser, output="gets the shards and summary.json; of a folder of files: the list of copies"
@@ -54,6 +68,8 @@ def main(arguments: Sequence[str]) -> None:
     """Find out what the input is, and leave out its copies."""
     parser = _parser()
     options = parser.parse_args(arguments)
+    if options.threshold is not None and (options.near is None or not 0 < options.threshold <= 1):
+        parser.error("--threshold goes with --near, and lies between 0 and 1")
     if not options.input.is_dir():
         raise InputError(f"{options.input} is not a folder")
     if any(options.input.glob("*.parquet")) or (options.input / ".stage").exists():
@@ -71,15 +87,29 @@ def _shards(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Non
         parser.error(
             "an index holds hashes of whole files: --against goes with --key raw; run one after the other"
         )
-    from megatron.neox.corpus.deduplication.exact import ExactDuplicates
+    run_as_told(_stage(parser, options), options)
 
-    stage = ExactDuplicates(options.input, options.output, options.key, tuple(options.against)).stage()
-    run_as_told(stage, options)
+
+def _stage(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Stage:
+    if options.near is None:
+        from megatron.neox.corpus.deduplication.exact import ExactDuplicates
+
+        return ExactDuplicates(options.input, options.output, options.key, tuple(options.against)).stage()
+    from megatron.neox.corpus.deduplication.near import PRESETS, NearDuplicates
+
+    if options.against or options.key != "raw":
+        parser.error("--near goes with neither --key nor --against; run one after the other")
+    if options.near not in PRESETS:
+        parser.error(f"--near knows {', '.join(PRESETS)}{did_you_mean(options.near, PRESETS)}")
+    near = PRESETS[options.near]
+    if options.threshold is not None:
+        near = replace(near, threshold=options.threshold)
+    return NearDuplicates(options.input, options.output, near).stage()
 
 
 def _folder(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    if options.key != "raw":
-        parser.error("--key normalized is for shards; tools/collect/extract_code.py makes some")
+    if options.key != "raw" or options.near is not None:
+        parser.error("--key normalized and --near are for shards; tools/collect/extract_code.py makes some")
     if options.resume:
         parser.error("--resume is for shards; of a folder of files, the same command goes on")
     from megatron.neox.corpus.deduplication.folder import deduplicate_folder
