@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -19,6 +20,8 @@ deepy.enter()
 
 from megatron.neox.config import TokenizerConfig
 from megatron.neox.data.pretokenize import PretokenizeSettings, pretokenize
+from megatron.neox.downloads.hub import SCHEME, fetch_hub_file
+from megatron.neox.downloads.progress import ProgressLines
 from megatron.neox.errors import run_door
 from megatron.neox.tokenizers import HFTokenizer, Tokenizer, build_tokenizer
 from megatron.neox.tokenizers.pretrained import find_pretrained, padding_of
@@ -26,7 +29,8 @@ from megatron.neox.tokenizers.pretrained import find_pretrained, padding_of
 _DEFAULT_TOKENIZER = "deepseek-ai/deepseek-coder-33b-base"  # the original's
 
 _EXAMPLES = """examples:
-  tools/tokenize_data.py --data_file train-00000-of-00257.parquet --tokenization_folder tokenized_data \\
+  tools/tokenize_data.py --tokenization_folder tokenized_data \\
+      --data_file hf://datasets/bigcode/the-stack/data/c/train-00000-of-00257.parquet \\
       --vocab-file code-vocab.json --merge-file code-merges.txt --workers 4
   tools/tokenize_data.py --data_file train-00000-of-00257.parquet --tokenization_folder validation_512 \\
       --seq_length 512 --starting_character 100000000 --chars_to_tokenize 2000000 --valid-of tokenized_data
@@ -67,7 +71,13 @@ def _add_number(
 
 
 def _add_input(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(*_flag("data_file"), required=True, metavar="FILE", help="a parquet file")
+    group.add_argument(
+        *_flag("data_file"), required=True, metavar="FILE", help="a parquet file, or one of the hub: hf://..."
+    )
+    group.add_argument(
+        *_flag("download_folder"), type=Path, default=Path("downloads"), metavar="FOLDER",
+        help="where a file of the hub goes, and stays (default: %(default)s)",
+    )  # fmt: skip
     group.add_argument("--column", default="content", metavar="NAME", help="its texts (default: %(default)s)")
     _add_number(group, "starting_character", 0, "first character of the documents in one line", least=0)
     _add_number(group, "chars_to_tokenize", 100_000_000, "characters to take from there on")
@@ -186,6 +196,14 @@ def _pad_token(options: argparse.Namespace, tokenizer: Tokenizer, named: int | N
     return own
 
 
+def _local_file(options: argparse.Namespace) -> Path:
+    """The data file on this machine, fetched where it is one of the hub."""
+    if not options.data_file.startswith(SCHEME):
+        return Path(options.data_file)
+    with closing(ProgressLines(sys.stderr)) as progress:
+        return fetch_hub_file(options.data_file, options.download_folder, progress)
+
+
 def main(arguments: Sequence[str]) -> None:
     """Read the arguments and tokenize."""
     parser = _parser()
@@ -195,7 +213,7 @@ def main(arguments: Sequence[str]) -> None:
     section, pad_token, bos = _tokenizer_of(parser, options)
     done = pretokenize(
         PretokenizeSettings(
-            data_file=Path(options.data_file),
+            data_file=_local_file(options),
             tokenization_folder=options.tokenization_folder,
             tokenizer=section,
             pad_token=pad_token,

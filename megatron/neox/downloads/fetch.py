@@ -62,6 +62,14 @@ class Patience:
     timeout_seconds: float = 60.0
 
 
+class Refused(InputError):
+    """The server answered, and does not give the file; `status` is its HTTP status."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 class _Passing(Exception):
     """A failure that may be gone at the next attempt."""
 
@@ -71,14 +79,20 @@ class _Passing(Exception):
 
 
 class Fetcher:
-    """Fetches over one session; the caller holds the folder that it writes to (`lock.alone_in`)."""
+    """Fetches over one session; the caller holds the folder that it writes to (`lock.alone_in`).
 
-    def __init__(self, report: Report, patience: Patience | None = None) -> None:
+    Args:
+        token: sent to the server that is asked, and not to one that it redirects to; never shown.
+    """
+
+    def __init__(self, report: Report, patience: Patience | None = None, *, token: str | None = None) -> None:
         self._report = report
         self._patience = patience or Patience()
         self._session = requests.Session()
         # Bytes as they lie on the server: a compressed transfer could neither be resumed nor compared.
         self._session.headers.update({"Accept-Encoding": "identity", "User-Agent": "megatron-neox"})
+        if token:
+            self._session.headers["Authorization"] = f"Bearer {token}"
 
     def document(self, url: str) -> bytes:
         """The content of a small file.
@@ -185,7 +199,7 @@ class Fetcher:
             if url.startswith("https:") and not response.url.startswith("https:"):
                 raise InputError(f"{url} leads to {response.url}, which is not encrypted; it is not followed")
             if response.status_code not in (200, 206, 416):
-                raise InputError(f"{response.url}: the server says {_status(response)}")
+                raise Refused(f"{response.url}: the server says {_status(response)}", response.status_code)
             yield response
 
 

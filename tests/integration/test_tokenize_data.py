@@ -1,0 +1,281 @@
+"""tools/tokenize_data.py by its commands: those of the seed, files of the hub, kills, and training on what it makes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+import random
+import signal
+import subprocess
+import sys
+import sysconfig
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+from tokenizers import AddedToken
+
+from megatron.neox.tokenizers import HFTokenizer
+from megatron.neox.tokenizers.train import train_vocabulary
+from tests.integration import hub as model_hub
+from tests.integration.origin import Origin, serving
+from tests.integration.training_case import ROOT, metrics, train, write_config
+
+NAME = "train-00000-of-00257.parquet"
+LIBRARY = Path(sysconfig.get_path("stdlib"))
+TOOL = str(ROOT / "tools" / "tokenize_data.py")
+FIRST, END = "<\uff5cbegin\u2581of\u2581sentence\uff5c>", "<\uff5cend\u2581of\u2581sentence\uff5c>"
+
+
+def run(*words: object, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *map(str, words)], cwd=cwd, capture_output=True, text=True, timeout=300, check=False,
+        env={**os.environ, "HF_HUB_DISABLE_TELEMETRY": "1", **variables},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A miniature of The Stack's file: a column content among others, nulls in it."""
+    texts = [path.read_text() for path in sorted(LIBRARY.glob("[a-s]*.py"))[:60]]
+    path = tmp_path_factory.mktemp("stack") / NAME
+    table = pa.table({"size": [1] * 61, "content": [*texts, None], "licenses": [["MIT"]] * 61})
+    parquet.write_table(table, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as that of the original's tokenizer: a first token is asked for, and the end fills samples."""
+    folder = tmp_path_factory.mktemp("tokenizer")
+    texts = [path.read_text() for path in sorted(LIBRARY.glob("a*.py"))[:6]]
+    engine = train_vocabulary(texts, vocab_size=600)
+    engine.add_special_tokens([AddedToken(FIRST, special=True), AddedToken(END, special=True)])
+    saved = json.loads(engine.to_str())
+    saved["model"]["vocab"]["<end>"] = saved["model"]["vocab"].pop("<|endoftext|>")
+    saved["added_tokens"] = [token for token in saved["added_tokens"] if token["content"] in (FIRST, END)]
+    (folder / "tokenizer.json").write_text(json.dumps(saved))
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps(
+            {"add_bos_token": True, "bos_token": {"content": FIRST}, "eos_token": END, "pad_token": END}
+        )
+    )
+    return folder
+
+
+@contextmanager
+def original_tokenizer(folder: Path) -> Iterator[dict[str, str]]:
+    """The environment in which the hub has the original's tokenizer."""
+    with model_hub.serve(model_hub.Hub({"deepseek-ai/deepseek-coder-33b-base": folder})) as served:
+        yield {"HF_ENDPOINT": served.address, "HF_HOME": str(folder / "cache")}
+
+
+def test_both_commands_of_the_seed_work_to_the_letter(source: Path, tokenizer: Path, tmp_path: Path) -> None:
+    (tmp_path / NAME).symlink_to(source)
+    with original_tokenizer(tokenizer) as variables:
+        words = [TOOL, "--data_file", NAME, "--tokenization_folder", "tokenized_data"]
+        done = run(*words, cwd=tmp_path, **variables)
+        assert done.returncode == 0, done.stderr
+        words = [TOOL, "--data_file", NAME, "--tokenization_folder", "validation_512", "--seq_length", "512",
+                 "--starting_character", "100000000", "--chars_to_tokenize", "2000000"]  # fmt: skip
+        past = run(*words, cwd=tmp_path, **variables)
+        assert past.returncode == 2
+        assert "--starting_character 100000000 is past the end: its 61 rows hold" in past.stderr
+        words[words.index("100000000")] = "400000"
+        valid = run(*words, "--valid-of", "tokenized_data", cwd=tmp_path, **variables)
+        assert valid.returncode == 2
+        assert "overlap those of tokenized_data, 0 to" in valid.stderr
+        valid = run(*words, cwd=tmp_path, **variables)
+        assert valid.returncode == 0, valid.stderr
+    assert sorted(os.listdir(tmp_path / "tokenized_data")) == [
+        "dump-0.pkl",
+        "dump-meta_data.json",
+        "dump-origin.yml",
+    ]
+    engine = HFTokenizer(vocab_file=str(tokenizer / "tokenizer.json"))
+    first, end = engine.engine.token_to_id(FIRST), engine.engine.token_to_id(END)
+    line = " ".join(text for text in parquet.read_table(source)["content"].to_pylist() if text is not None)
+    for folder, text, length in (
+        ("tokenized_data", line, 1536),
+        ("validation_512", line[400000:2400000], 512),
+    ):
+        ids = [first, *engine.encode(text)]
+        samples = [ids[at : at + length] for at in range(0, len(ids) - 1000, length)]
+        samples[-1] += [end] * (length - len(samples[-1]))
+        assert pickle.loads((tmp_path / folder / "dump-0.pkl").read_bytes()) == samples
+        counts = {"num_samples": len(samples), "num_tokens": len(samples) * length}
+        assert json.loads((tmp_path / folder / "dump-meta_data.json").read_text()) == {"dump-0.pkl": counts}
+        code = (
+            f"from pickle_dataset import PickledTrainerDataset\nptd = PickledTrainerDataset([{folder!r}])\n"
+            "print(len(ptd), ptd[0]['input_ids'].shape)"
+        )
+        read = run("-c", code, cwd=tmp_path, PYTHONPATH=str(ROOT))
+        assert f"Loaded {len(samples)} vectors from {folder}/dump-0.pkl" in read.stdout, read.stderr
+        assert read.stdout.endswith(f"{len(samples)} torch.Size([{length}])\n")
+    assert "NOTE: --min_sample_length 1000 is not below --seq_length 512" in valid.stderr
+
+
+GATED = "/datasets/bigcode/the-stack/resolve/main/data/c/"
+TOKEN = "hf_verysecret"
+
+
+@contextmanager
+def gated_hub(origin: Origin, seen: list[str | None]) -> Iterator[str]:
+    """A hub that gives files to one token only, and sends readers on to `origin`."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.do_GET()
+
+        def do_GET(self) -> None:
+            given = self.headers.get("Authorization")
+            seen.append(given)
+            content = origin.files.get(self.path)
+            status = (
+                (401 if given is None else 403)
+                if given != f"Bearer {TOKEN}"
+                else 404
+                if content is None
+                else 302
+            )
+            self.send_response(status)
+            if status == 302 and content is not None:
+                self.send_header("Location", origin.url + self.path)
+                self.send_header("X-Linked-ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+                self.send_header("X-Linked-Size", str(len(content)))
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Keep quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_file_of_the_hub_is_fetched_and_resumed(source: Path, tokenizer: Path, tmp_path: Path) -> None:
+    content, seen = source.read_bytes(), []
+    origin = Origin({GATED + NAME: content}, faults=[len(content) // 3])
+    path = f"hf://datasets/bigcode/the-stack/data/c/{NAME}"
+    words = [TOOL, "--tokenizer", tokenizer, "--tokenization_folder", "out", "--data_file"]
+    with serving(origin), gated_hub(origin, seen) as address:
+        variables = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "home")}
+        page = f"accept its terms at {address}/datasets/bigcode/the-stack with your account"
+        nobody = run(*words, path, cwd=tmp_path, **variables)
+        assert nobody.returncode == 2
+        assert "(HTTP 401); the dataset is gated or private" in nobody.stderr
+        assert page in nobody.stderr
+        assert "set HF_TOKEN" in nobody.stderr
+        other = run(*words, path, cwd=tmp_path, HF_TOKEN="hf_other", **variables)
+        assert "(HTTP 403)" in other.stderr
+        assert page in other.stderr
+        absent = run(*words, path + "x", cwd=tmp_path, HF_TOKEN=TOKEN, **variables)
+        assert "there is no such file on the hub (HTTP 404)" in absent.stderr
+        done = run(*words, path, cwd=tmp_path, HF_TOKEN=TOKEN, **variables)
+    assert done.returncode == 0, done.stderr
+    assert origin.ranges() == [None, f"bytes={len(content) // 3}-"]
+    said = "".join(ran.stdout + ran.stderr for ran in (nobody, other, absent, done))
+    assert TOKEN not in said
+    assert "hf_other" not in said
+    assert (tmp_path / "downloads" / "bigcode" / "the-stack" / "data" / "c" / NAME).read_bytes() == content
+    again = run(*words, path, "--overwrite", cwd=tmp_path, HF_ENDPOINT="http://127.0.0.1:9")
+    assert again.returncode == 0, again.stderr
+
+
+@pytest.mark.parametrize("path", ["hf://models/a/b/c", "hf://datasets/a/b", "hf://datasets/a/b/../c/d"])
+def test_other_paths_are_refused(path: str, tokenizer: Path, tmp_path: Path) -> None:
+    words = [TOOL, "--tokenizer", tokenizer, "--tokenization_folder", "out", "--data_file", path]
+    refused = run(*words, cwd=tmp_path)
+    assert refused.returncode == 2
+    assert (
+        f"{path} is no file of a dataset on the hub; it is written as hf://datasets/bigcode" in refused.stderr
+    )
+
+
+def kill_and_resume(source: Path, tokenizer: Path, folder: Path, kills: int, seed: int) -> None:
+    """SIGKILL at random instants until it is through; the same bytes as a run that nobody touched."""
+    folder.mkdir(exist_ok=True)
+    words = [sys.executable, TOOL, "--data_file", str(source), "--tokenizer", str(tokenizer), "--chunk_size", "20000",
+             "--seq_length", "64", "--min_sample_length", "5", "--max_dump_size", "40"]  # fmt: skip
+    whole, start = folder / "whole", time.monotonic()
+    if not whole.exists():
+        subprocess.run([*words, "--tokenization_folder", str(whole)], check=True, capture_output=True)
+    seconds = time.monotonic() - start
+    source_of_instants, out = random.Random(seed), folder / "out"
+    for number in range(kills):
+        process = subprocess.Popen(
+            [*words, "--workers", str(1 + number % 2), "--tokenization_folder", str(out), "--resume"],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        time.sleep(source_of_instants.uniform(0.3 * seconds, seconds))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        names = sorted(os.listdir(folder))
+        assert set(names) <= {"whole", "out", ".out.partial"}
+    done = subprocess.run(
+        [*words, "--tokenization_folder", str(out), "--resume"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == {
+        path.name: path.read_bytes() for path in whole.iterdir()
+    }
+    assert sorted(os.listdir(folder)) == ["out", "whole"]
+
+
+def test_a_killed_run_resumes_to_the_same_bytes(source: Path, tokenizer: Path, tmp_path: Path) -> None:
+    kill_and_resume(source, tokenizer, tmp_path / "work", kills=2, seed=1)
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("seed", range(10))
+def test_kills_at_fifty_instants_resume_to_the_same_bytes(
+    source: Path, tokenizer: Path, tmp_path: Path, seed: int
+) -> None:
+    kill_and_resume(source, tokenizer, tmp_path / "work", kills=5, seed=seed)
+
+
+def losses(folder: Path) -> dict[int, tuple[float, float | None]]:
+    return {record["step"]: (record["loss"], record.get("validation_loss")) for record in metrics(folder)}
+
+
+def test_train_takes_the_folders_and_resumes_exactly(source: Path, tmp_path: Path) -> None:
+    """By bytes, as the tiny model has them; validation from a folder too."""
+    code = (
+        "import sys; from pathlib import Path; from megatron.neox.config import TokenizerConfig\n"
+        "from megatron.neox.data.pretokenize import PretokenizeSettings, pretokenize\n"
+        "for name, start in (('train', 0), ('valid', 60000)):\n"
+        "    pretokenize(PretokenizeSettings(data_file=Path(sys.argv[1]), tokenization_folder=Path(name),\n"
+        "        tokenizer=TokenizerConfig(tokenizer_type='CharLevelTokenizer'), pad_token=300, seq_length=32,\n"
+        "        chars_to_tokenize=60000, starting_character=start, chunk_size=999, min_sample_length=4))\n"
+    )
+    made = run("-c", code, source, cwd=tmp_path, PYTHONPATH=str(ROOT))
+    assert made.returncode == 0, made.stderr
+    keys: dict[str, Any] = {
+        "train_data_paths": [str(tmp_path / "train")], "valid_data_paths": [str(tmp_path / "valid")],
+    }  # fmt: skip
+    straight = train(write_config(tmp_path / "a.yml", save=str(tmp_path / "a"), **keys))
+    assert straight.returncode == 0, straight.stderr
+    folder = str(tmp_path / "b")
+    assert (
+        train(
+            write_config(tmp_path / "b.yml", save=folder, train_iters=4, exit_interval=2, **keys)
+        ).returncode
+        == 0
+    )
+    again = train(write_config(tmp_path / "c.yml", save=folder, load=folder, **keys))
+    assert again.returncode == 0, again.stderr
+    assert losses(tmp_path / "b") == losses(tmp_path / "a")
