@@ -15,15 +15,16 @@ import deepy
 
 deepy.enter()
 
-from megatron.neox.corpus.document import Tally
+from megatron.neox.corpus.document import Document, Tally
 from megatron.neox.corpus.readers import reader_name
 from megatron.neox.corpus.texts import usable_texts
 from megatron.neox.errors import run_door
 from megatron.neox.plugins import readers
-from megatron.neox.tokenizers.train import refuse_existing, train_vocabulary, write_vocabulary
+from megatron.neox.tokenizers.train import is_sampled, refuse_existing, train_vocabulary, write_vocabulary
 
 _EXAMPLES = """examples:
   tools/train_tokenizer.py --input Code --output vocabulary --vocab-size 32768
+  tools/train_tokenizer.py --input Code --output vocabulary --vocab-size 50257 --sample 0.05
   tools/train_tokenizer.py --input a.jsonl.zst b.jsonl.zst --output vocabulary --max-megabytes 500
 """
 
@@ -51,11 +52,34 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--max-megabytes", type=float, metavar="MB", help="read this much at most, in the seeded order"
     )
-    parser.add_argument("--seed", type=int, default=1234, help="of the order of a folder's files")
+    parser.add_argument(
+        "--sample", type=_share, default=1.0, metavar="SHARE",
+        help="learn from a random share of the documents, chosen by their names: 0.05 as for PolyCoder's vocabulary",
+    )  # fmt: skip
+    parser.add_argument(
+        "--seed", type=int, default=1234, help="of --sample, and of the order of a folder's files"
+    )
     parser.add_argument("--jsonl-key", default="text", metavar="KEY", help="key of JSON records")
     parser.add_argument("--text-column", default="text", metavar="NAME", help="column of parquet files")
     parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
     return parser
+
+
+def _share(text: str) -> float:
+    share = float(text)
+    if not 0 < share <= 1:
+        raise argparse.ArgumentTypeError(f"is a share above 0 and up to 1, not {text}")
+    return share
+
+
+def _sampled(documents: Iterator[Document], options: argparse.Namespace, tally: Tally) -> Iterator[Document]:
+    """The documents of the sample; a record is named by its file and number, wherever that file lies."""
+    for document in documents:
+        name = document.name if document.is_file else document.name.rpartition("/")[2]
+        if options.sample == 1 or is_sampled(name, share=options.sample, seed=options.seed):
+            yield document
+        else:
+            tally.skip("not_sampled")
 
 
 def _texts(options: argparse.Namespace, tally: Tally) -> Iterator[str]:
@@ -69,7 +93,7 @@ def _texts(options: argparse.Namespace, tally: Tally) -> Iterator[str]:
             key=options.jsonl_key,
             column=options.text_column,
         )
-        for text in usable_texts(documents, tally):
+        for text in usable_texts(_sampled(documents, options, tally), tally):
             yield text
             if tally.num_bytes >= limit:
                 return

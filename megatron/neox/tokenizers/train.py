@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -58,6 +59,15 @@ def train_vocabulary(texts: Iterable[str], *, vocab_size: int, min_frequency: in
     if not counted.num_texts:
         raise InputError("no text to learn a vocabulary from")
     return engine
+
+
+def is_sampled(name: str, *, share: float, seed: int) -> bool:
+    """Whether a document is in the random sample of that share; of a larger share with the same seed it is, too.
+
+    It depends on the document's name and the seed alone: not on the order, the machine, or the other documents.
+    """
+    digest = hashlib.sha256(f"{seed}:{name}".encode("utf-8", "surrogateescape")).digest()
+    return int.from_bytes(digest[:8]) < share * 2**64
 
 
 class _Counted:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from megatron.neox.errors import InputError, OutputError, VocabularyError
 from megatron.neox.tokenizers import GPT2BPETokenizer, HFTokenizer, Tokenizer
-from megatron.neox.tokenizers.train import train_vocabulary, write_vocabulary
+from megatron.neox.tokenizers.train import is_sampled, train_vocabulary, write_vocabulary
 
 LIBRARY = Path(sysconfig.get_path("stdlib"))
 FILES = [LIBRARY / name for name in ("argparse.py", "json/decoder.py", "tokenize.py", "email/message.py")]
@@ -145,3 +145,34 @@ def test_what_cannot_be_trained_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot write to"):
         write_vocabulary(engine, tmp_path / "file")
+
+
+def test_a_sample_depends_on_the_names_alone() -> None:
+    names = [f"C/org/project/{number}.c" for number in range(20_000)]
+    sample = {name for name in names if is_sampled(name, share=0.05, seed=1234)}
+    assert 900 < len(sample) < 1100
+    assert sample == {name for name in reversed(names) if is_sampled(name, share=0.05, seed=1234)}
+    assert sample < {name for name in names if is_sampled(name, share=0.2, seed=1234)}
+    assert len(sample & {name for name in names if is_sampled(name, share=0.05, seed=1235)}) < 100
+    assert [number for number in range(100) if names[number] in sample] == [2, 6, 26, 48, 58]
+    assert all(is_sampled(name, share=1.0, seed=0) for name in [*names, "bad\udcff.c"])
+
+
+def test_the_tool_learns_from_the_sample_alone(tmp_path: Path) -> None:
+    """The vocabulary of a sample is that of a folder which holds the sampled files and no others."""
+    source, chosen = tmp_path / "all", tmp_path / "chosen"
+    for number, path in enumerate(sorted(LIBRARY.glob("*.py"))[:40]):
+        names = [source] + [chosen] * is_sampled(f"{number}.py", share=0.3, seed=5)
+        for folder in names:
+            folder.mkdir(exist_ok=True)
+            (folder / f"{number}.py").write_bytes(path.read_bytes())
+    tool = str(Path(__file__).resolve().parents[3] / "tools" / "train_tokenizer.py")
+    words = ["--vocab-size", "400", "--seed", "5"]
+    for folder, more in ((source, ["--sample", "0.3"]), (chosen, [])):
+        output = str(tmp_path / f"{folder.name}-vocabulary")
+        command = [sys.executable, tool, "--input", str(folder), "--output", output, *words, *more]
+        ran = subprocess.run(command, check=True, capture_output=True, text=True)
+        assert ("not_sampled" in ran.stdout) == bool(more)
+    for name in ("vocab.json", "merges.txt", "tokenizer.json"):
+        found = [(tmp_path / f"{folder}-vocabulary" / name).read_bytes() for folder in ("all", "chosen")]
+        assert found[0] == found[1]
