@@ -32,7 +32,7 @@ class DataConfig(Section):
     split: str = "969, 30, 1"
     """Shares of train, validation and test documents of data_path."""
     train_data_paths: list[str] = Field(default_factory=list)
-    """Prefixes of the training datasets, instead of data_path."""
+    """Prefixes of the training datasets, instead of data_path; or one stream, `stream:FOLDER`."""
     valid_data_paths: list[str] = Field(default_factory=list)
     """Prefixes of the validation datasets."""
     test_data_paths: list[str] = Field(default_factory=list)
@@ -57,6 +57,10 @@ class DataConfig(Section):
     """Accepted for old configs: samples are slices of a memory map, read in the training process."""
     eod_mask_loss: bool = False
     """Leave the prediction after an end-of-document token out of the loss."""
+    stream_column: str = "content"
+    """Column or key of a stream's texts; `input_ids` holds ids instead."""
+    stream_shuffle_buffer: PositiveInt = 1024
+    """Samples of a stream that are shuffled together; 1 keeps the order of the documents."""
     pad_token: int | None = Field(default=None, ge=-1)
     """Id that fills fixed-length samples, for folders that do not record it; -1 where all samples are full."""
     transforms: list[Choice] = Field(default_factory=list)

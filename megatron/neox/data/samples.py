@@ -24,10 +24,11 @@ from megatron.neox.data.packed import PackedSamples, SampleDataset
 from megatron.neox.data.pickled import is_dump_folder
 from megatron.neox.data.pickled_samples import DumpedSamples, ShuffledSamples, open_dumps
 from megatron.neox.data.split import SPLITS, split_ranges
+from megatron.neox.data.stream_source import is_stream
 from megatron.neox.data.transforms import with_transforms
 from megatron.neox.errors import ConfigError, DatasetError
 
-__all__ = ["SampleDataset", "build_datasets", "data_prefixes"]
+__all__ = ["SampleDataset", "build_datasets", "data_prefixes", "stream_of"]
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +55,33 @@ def data_prefixes(data: DataConfig) -> dict[str, list[str]]:
         )
     paths = {"train": data.train_data_paths, "valid": data.valid_data_paths, "test": data.test_data_paths}
     return {name: list(prefixes) for name, prefixes in paths.items() if prefixes}
+
+
+def stream_of(data: DataConfig, name: str) -> str | None:
+    """The stream that a split is read from; None where it is read from datasets.
+
+    Raises:
+        ConfigError: a stream is to be divided, mixed with other data, or changed by transforms.
+    """
+    if is_stream(data.data_path or ""):
+        raise ConfigError(
+            [f"data_path {data.data_path} is a stream, which cannot be divided; give train_data_paths: [...]"]
+        )
+    paths: list[str] = getattr(data, f"{name}_data_paths")
+    if not any(map(is_stream, paths)):
+        return None
+    if len(paths) > 1:
+        raise ConfigError(
+            [
+                f"{name}_data_paths holds a stream and other data, {', '.join(paths)}; a stream stands alone "
+                "(one folder may hold many files)"
+            ]
+        )
+    if data.transforms and name == "train":
+        raise ConfigError(
+            ["transforms need .bin/.idx datasets, and train_data_paths is a stream; remove transforms"]
+        )
+    return paths[0]
 
 
 @dataclass(frozen=True)
@@ -92,7 +120,7 @@ def build_datasets(
     opened: dict[str, Opened] = {}
     for name, prefixes in data_prefixes(data).items():
         wanted = num_samples.get(name, 0)
-        if wanted == 0:
+        if wanted == 0 or stream_of(data, name):
             continue
         for prefix in prefixes:
             opened[prefix] = opened.get(prefix) or _open(build, prefix)

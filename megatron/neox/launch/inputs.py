@@ -67,7 +67,7 @@ def _datasets(config: Config) -> list[tuple[str, str]]:
         )
         for key, prefixes in named.items()
         for prefix in prefixes
-        if not Path(prefix).is_dir()  # of samples of a fixed length
+        if not (prefix.startswith("stream:") or Path(prefix).is_dir())  # of samples of a fixed length
         for suffix in (".idx", ".bin")
         if not Path(prefix + suffix).is_file() and (suffix == ".idx" or Path(prefix + ".idx").is_file())
     ]

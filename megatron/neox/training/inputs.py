@@ -12,7 +12,9 @@ from megatron.neox.config import Config, DataConfig, TokenizerConfig
 from megatron.neox.config.vocabulary import padded_vocab_size
 from megatron.neox.data.batches import Batches
 from megatron.neox.data.provenance import check_tokenizer, read_eod, read_fingerprint
-from megatron.neox.data.samples import SampleDataset, build_datasets, data_prefixes
+from megatron.neox.data.samples import SampleDataset, build_datasets, data_prefixes, stream_of
+from megatron.neox.data.stream import StreamBatches, Streaming
+from megatron.neox.data.stream_source import IDS_COLUMN, open_source
 from megatron.neox.engine.grid import ProcessGrid
 from megatron.neox.engine.vocabulary import check_fingerprint, refuse_larger, stored_rows
 from megatron.neox.errors import ConfigError, VocabularyError
@@ -117,7 +119,11 @@ class TrainingData:
             raise ConfigError(
                 ["eod_mask_loss needs the tokenizer's end of document; give vocab_file and merge_file"]
             )
-        prefixes = [prefix for paths in data_prefixes(config.data).values() for prefix in paths]
+        splits = data_prefixes(config.data)
+        self._streams = {
+            name: self._stream(path) for name in splits if (path := stream_of(config.data, name))
+        }
+        prefixes = [prefix for name, paths in splits.items() if name not in self._streams for prefix in paths]
         check_tokenizer(
             prefixes, fingerprint=vocabulary.fingerprint or None, padded_vocab_size=vocabulary.padded_size
         )
@@ -131,14 +137,15 @@ class TrainingData:
         self.batch_size = training.train_batch_size
         self.num_steps = training.train_iters
         num_valid = training.eval_iters * self.batch_size if training.eval_interval else 0
-        self.sample_order = ""  # set by `training_batches`
+        self.sample_order = ""  # these two are set by `training_batches`
+        self._streamed: StreamBatches | None = None
         self._single = self._build_singles() if num_valid else {}
         self._datasets = self._build({"train": self.num_steps * self.batch_size, "valid": num_valid})
 
     @property
     def has_validation(self) -> bool:
         """Whether there is anything to validate on."""
-        return self._datasets["valid"] is not None
+        return self._datasets["valid"] is not None or "valid" in self._streams
 
     @property
     def validation_names(self) -> list[str]:
@@ -150,8 +157,12 @@ class TrainingData:
         """Batches of each of them, so that together they are as many as a validation's."""
         return -(-self.config.training.eval_iters // len(self._single))
 
-    def training_batches(self, position: Position) -> Batches:
+    def training_batches(self, position: Position) -> Batches | StreamBatches:
         """This rank's micro-batches from `position` on."""
+        if "train" in self._streams:
+            self.sample_order = self._streams["train"].identity
+            self._streamed = self._stream_batches("train", position.num_samples, position.stream)
+            return self._streamed
         remaining = (self.num_steps - position.step) * self.batch_size
         dataset = self._datasets["train"]
         assert dataset is not None
@@ -166,15 +177,52 @@ class TrainingData:
         self.sample_order = dataset.identity
         return self._batches(dataset, position.num_samples)
 
-    def validation_batches(self, name: str | None = None) -> Batches:
+    def state(self, num_samples: int) -> dict[str, Any]:
+        """What a checkpoint keeps of the data, behind `num_samples` training samples."""
+        stream = {} if self._streamed is None else {"stream": self._streamed.state(num_samples)}
+        return {"sample_order": self.sample_order, **stream}
+
+    def validation_batches(self, name: str | None = None) -> Batches | StreamBatches:
         """This rank's micro-batches of a validation: the same each time, so that losses can be compared.
 
         Args:
             name: one of `validation_names`; none is all of them, blended.
         """
+        if "valid" in self._streams:
+            return self._stream_batches("valid", 0, None)
         dataset = self._datasets["valid"] if name is None else self._single[name]
         assert dataset is not None
         return self._batches(dataset, 0)
+
+    def _stream(self, path: str) -> Streaming:
+        data = self.config.data
+        tokenizer = (
+            None if data.stream_column == IDS_COLUMN else _find_tokenizer(self.config.tokenizer, needed=True)
+        )
+        if self.vocabulary.eod is None:
+            raise ConfigError(
+                [f"{path} needs the tokenizer's end of document; give vocab_file and merge_file"]
+            )
+        return Streaming(
+            open_source(path, data.stream_column),
+            tokenizer,
+            eod=self.vocabulary.eod,
+            seq_length=self.config.model.seq_length,
+            seed=self.config.training.seed,
+            shuffle_buffer=data.stream_shuffle_buffer,
+        )
+
+    def _stream_batches(self, name: str, first_sample: int, state: dict[str, Any] | None) -> StreamBatches:
+        return StreamBatches(
+            self._streams[name],
+            micro_batch_size=self.micro_batch_size,
+            data_rank=self.grid.data_rank,
+            data_size=self.grid.data_size,
+            first_sample=first_sample,
+            state=state,
+            masked_eod=self.vocabulary.eod if self.config.data.eod_mask_loss else None,
+            vocab_size=self.vocabulary.padded_size,
+        )
 
     def _batches(self, dataset: SampleDataset, first_sample: int) -> Batches:
         return Batches(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from megatron.neox.config import CheckpointConfig
 from megatron.neox.engine.checkpoint import find_checkpoint, load_checkpoint
@@ -26,6 +26,7 @@ class Position:
     step: int = 0
     num_samples: int = 0
     sample_order: str | None = None  # identity of the order that the samples were counted in
+    stream: dict[str, Any] | None = None  # how far a stream was read, where the samples came from one
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Start:
             "resumed from %s%s", self.checkpoint, ", without optimizer state" if self.weights_only else ""
         )
         num_samples = int(state.get("num_samples", self.step * batch_size))
-        return Position(self.step, num_samples, state.get("sample_order"))
+        return Position(self.step, num_samples, state.get("sample_order"), state.get("stream"))
 
 
 def find_start(section: CheckpointConfig) -> Start:

@@ -165,7 +165,7 @@ class _Training:
         keep = self.config.checkpoint.keep_last_n_checkpoints
 
         def save(state: dict[str, Any]) -> Path:
-            state = {**state, "sample_order": self.data.sample_order}
+            state = {**state, **self.data.state(state["num_samples"])}
             tokenizer = self.data.vocabulary.fingerprint
             return save_checkpoint(
                 self.engine, folder, state=state, config_keys=self.keys, tokenizer=tokenizer
