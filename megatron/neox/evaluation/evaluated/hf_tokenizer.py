@@ -45,8 +45,8 @@ class HuggingFaceTokenizer:
                 f"the tokenizer of {source} names neither bos_token nor eos_token; one of them must stand before "
                 "a document (tokenizer_config.json)"
             )
-        self.eod: int = bos if eos is None else eos
-        self.start: int = eos if bos is None else bos
+        self.eod = int(bos if eos is None else eos)
+        self.start = int(eos if bos is None else bos)
         mark = "eos" if bos is None else "bos"
         self.start_name = f"the tokenizer's {mark}, {tokenizer.convert_ids_to_tokens(self.start)},"
         if max(self.eod, self.start) >= num_rows:
