@@ -1,0 +1,110 @@
+"""What tells of people in source code: e-mail addresses, addresses of machines, names of authors.
+
+Each rule looks at a bounded neighbourhood of a character that it needs, so that no input takes longer than its length.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterator
+
+Span = tuple[int, int]
+
+_AT = re.compile(rb"@(?=[A-Za-z0-9])")
+_LOCAL = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._%+\-]{0,63}\Z")
+_DOMAIN = re.compile(
+    rb"(?:[A-Za-z0-9](?:[A-Za-z0-9\-]{0,61}[A-Za-z0-9])?\.){1,8}([A-Za-z]{2,24})(?![A-Za-z0-9_\-])"
+)
+# image@2x.png is a picture, and git@host:path an address of a repository.
+_NO_DOMAINS = frozenset(
+    b"png jpg jpeg gif svg webp ico pdf js ts css html htm json xml py rb php java".split()
+)
+# Beginning with the character that is rare makes the search ten times faster.
+_IPV4_REST = re.compile(rb"\.\d{1,3}\.\d{1,3}\.\d{1,3}(?![\w\-]|\.\w)")
+_IPV4_FIRST = re.compile(rb"(?:\A|[^\w.\-])(\d{1,3})\Z")
+_IPV6_REST = re.compile(rb":(?=(?:[0-9A-Fa-f]{0,4}:){2})")
+_IPV6 = re.compile(rb"(?<![\w:.])[23][0-9A-Fa-f]{3}:(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\w:])")
+_VERSION = re.compile(rb"(?i:version|assembly|release|section|rfc|\$id:)")
+_NETWORK = re.compile(rb"(?i:dns|server|host|\bip\b|ipv4|addr)")
+_CONTEXT = 80  # bytes of the line before an address
+_PUBLIC_DNS = frozenset(
+    {
+        "8.8.8.8",
+        "8.8.4.4",
+        "1.1.1.1",
+        "1.0.0.1",
+        "9.9.9.9",
+        "149.112.112.112",
+        "208.67.222.222",
+        "208.67.220.220",
+    }
+)
+_GLOBAL_IPV6 = ipaddress.ip_network("2000::/3")
+_AUTHOR = re.compile(rb"@author:?[ \t]{1,8}+([A-Z][\w.'\-]{0,40}+(?: [A-Z][\w.'\-]{0,40}+){1,3})")
+
+
+def find_emails(data: bytes) -> Iterator[Span]:
+    """E-mail addresses; `git@`, and what ends like a file's name, is none."""
+    position = 0
+    for at in _AT.finditer(data):
+        local = _LOCAL.search(data[max(position, at.start() - 64) : at.start()])
+        if local is None:
+            continue
+        domain = _DOMAIN.match(data, at.end(), at.end() + 255)
+        if domain is None or domain[1].lower() in _NO_DOMAINS or local[0] == b"git":
+            continue
+        start = at.start() - len(local[0])
+        if start > position and data[start - 1 : start] in (b":", b"/") and data[start - 3 : start] == b"://":
+            continue  # https://user@host names a machine
+        position = domain.end()
+        yield start, position
+
+
+def find_addresses(data: bytes) -> Iterator[Span]:
+    """Public addresses of machines, IPv4 and IPv6.
+
+    Kept are private, local, reserved and documentation addresses and eight public name servers; and, of IPv4, what
+    stands behind "version", "assembly", "release", "section", "rfc" or "$Id:" on its line, and four numbers below
+    32 unless dns, server, host, ip or addr stands before them. Of IPv6, 2000::/3 alone is public, written in four
+    groups or more.
+    """
+    for rest in _IPV4_REST.finditer(data):
+        first = _IPV4_FIRST.search(data[max(0, rest.start() - 4) : rest.start()])
+        if first is not None:
+            start = rest.start() - len(first[1])
+            if _is_public_ipv4((first[1] + rest[0]).decode(), _before(data, start)):
+                yield start, rest.end()
+    for colon in _IPV6_REST.finditer(data):
+        match = _IPV6.match(data, colon.start() - 4) if colon.start() >= 4 else None
+        if match is not None and _is_public_ipv6(match[0].decode()):
+            yield match.span()
+
+
+def find_names(data: bytes) -> Iterator[Span]:
+    """Names of people behind `@author`; others are not looked for."""
+    for match in _AUTHOR.finditer(data):
+        yield match.span(1)
+
+
+def _before(data: bytes, position: int) -> bytes:
+    start = max(data.rfind(b"\n", 0, position) + 1, position - _CONTEXT)
+    return data[start:position]
+
+
+def _is_public_ipv4(text: str, before: bytes) -> bool:
+    try:
+        address = ipaddress.IPv4Address(text)
+    except ValueError:  # a number over 255, or one that begins with 0
+        return False
+    if not address.is_global or address.is_multicast or text in _PUBLIC_DNS or _VERSION.search(before):
+        return False
+    return max(address.packed) >= 32 or bool(_NETWORK.search(before))
+
+
+def _is_public_ipv6(text: str) -> bool:
+    try:
+        address = ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return address in _GLOBAL_IPV6 and address.is_global and sum(map(bool, text.split(":"))) >= 4
