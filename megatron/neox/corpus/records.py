@@ -1,0 +1,160 @@
+"""Rows of other people's parquet and JSON lines files, a bounded number at once, as mappings."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import zstandard
+
+from megatron.neox.errors import InputError, did_you_mean
+
+ENDINGS = (".parquet", ".jsonl", ".jsonl.gz", ".jsonl.zst", ".ndjson", ".json.gz", ".json.zst")
+
+_ROWS_AT_ONCE = 256  # rows of code are a few kB, some a few MB
+
+
+def read_records(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Rows with their numbers, from 1; of parquet only the columns that are asked for are read.
+
+    Args:
+        needed: columns that must be there; JSON lines after the first may lack some.
+
+    Raises:
+        InputError: not a file of its kind, damaged, or without a column; the message names it.
+    """
+    if path.name.lower().endswith(".parquet"):
+        yield from _parquet_rows(path, needed)
+    else:
+        yield from _json_rows(path, needed)
+
+
+def num_parquet_rows(path: Path, needed: Sequence[str]) -> int:
+    """How many rows a parquet file says it has, once its columns are checked.
+
+    Raises:
+        InputError: as `read_records`.
+    """
+    with _opened(path) as file:
+        _check(path, needed, file.schema_arrow.names)
+        return file.metadata.num_rows
+
+
+def _parquet_rows(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    with _opened(path) as file:
+        _check(path, needed, file.schema_arrow.names)
+        number = 0
+        for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE, columns=list(needed)):
+            for row in batch.to_pylist():
+                number += 1
+                yield number, row
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The file; what is wrong with it may show while it is read."""
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        with parquet.ParquetFile(path, pre_buffer=False) as file:
+            yield file
+    except (pyarrow.ArrowException, OSError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(
+            f"{path} is not a readable parquet file: {reason}; fetch or write it again"
+        ) from error
+
+
+def _check(path: Path, needed: Sequence[str], names: Sequence[str]) -> None:
+    for name in needed:
+        if name not in names:
+            raise InputError(
+                f"{path} has no column {name}{did_you_mean(name, names)}; it has: {', '.join(names)}"
+            )
+
+
+def _json_rows(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    with _lines(path) as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise InputError(
+                    f"{path}:{number}: not JSON: {error}; one object a line is expected"
+                ) from error
+            if not isinstance(row, dict):
+                raise InputError(
+                    f"{path}:{number}: not an object but {line[:60]!r}; one object a line is expected"
+                )
+            # Lines may leave out what they have no value for; of the first, it is rather the name that is wrong.
+            if number == 1:
+                _check(path, needed, list(row))
+            yield number, row
+
+
+@contextmanager
+def _lines(path: Path) -> Iterator[BinaryIO]:
+    name = path.name.lower()
+    try:
+        with path.open("rb") as raw:
+            if name.endswith(".gz"):
+                yield cast(BinaryIO, gzip.GzipFile(fileobj=raw))
+            elif name.endswith(".zst"):
+                reader = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
+                yield cast(BinaryIO, io.BufferedReader(reader))
+            else:
+                yield raw
+    except (EOFError, zlib.error, zstandard.ZstdError, gzip.BadGzipFile) as error:
+        raise InputError(f"{path} is damaged or cut short: {error}; fetch it again") from error
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+
+
+def text_list(value: Any, where: str) -> list[str]:
+    """Texts of a text, of a list of them, or of lists within lists; nulls are passed over.
+
+    Raises:
+        InputError: there is something else in it.
+    """
+    if value is None:
+        return []
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, list):
+        return [text for part in value for text in text_list(part, where)]
+    raise InputError(f"{where} holds {type(value).__name__}, not text or lists of texts")
+
+
+def whole_number(value: Any, where: str) -> int | None:
+    """A number of a number or of its digits; None of null and of not-a-number.
+
+    Raises:
+        InputError: it is something else.
+    """
+    if value is None or value != value:
+        return None
+    try:
+        return int(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"{where} holds {value!r}, not a number") from error
+
+
+def first_text(row: Mapping[str, Any], column: str | None, where: str) -> str | None:
+    """The text in a column; None where there is no such column, or nothing in it.
+
+    Raises:
+        InputError: it holds something else.
+    """
+    value = row.get(column) if column else None
+    if value is not None and not isinstance(value, str):
+        raise InputError(f"{where}: {column} holds {type(value).__name__}, not text")
+    return value
