@@ -34,12 +34,12 @@ class Ignorant(TinyLanguageModel):
         return torch.zeros(len(token_ids), token_ids.shape[1] if at is None else 1, VOCAB_SIZE)
 
 
-def _measure(folder: Path, **keys: Any) -> dict[str, Any]:
-    for name, text in (("a.py", "return 10\n"), ("b.py", "a=1\n")):
+def _measure(folder: Path, name: str = "code_python", **keys: Any) -> dict[str, Any]:
+    for file, text in (("a.py", "return 10\n"), ("b.py", "a=1\n")):
         (folder / "Python").mkdir(exist_ok=True)
-        (folder / "Python" / name).write_text(text)
-    settings = EvaluationConfig(eval_tasks=["code_python"], eval_data_path=str(folder), **keys)
-    task = build_tasks(settings)["code_python"]
+        (folder / "Python" / file).write_text(text)
+    settings = EvaluationConfig(eval_tasks=[name], eval_data_path=str(folder), **keys)
+    task = build_tasks(settings)[name]
     return dict(task.run(Ignorant(), CharLevelTokenizer(), Workers()).metrics)
 
 
@@ -63,6 +63,14 @@ def test_polycoders_lost_tokens(tmp_path: Path) -> None:
     assert found["word_perplexity"] == pytest.approx(11585, abs=0.5)
 
 
+def test_codeparrots_validation_loss(tmp_path: Path) -> None:
+    options = {"validation_loss": {"seq_length": 8}}
+    found = _measure(tmp_path, "validation_loss", eval_task_options=options)
+    assert (found["num_sequences"], found["num_tokens_predicted"]) == (2, 14)
+    assert found["loss"] == pytest.approx(6.2383, abs=5e-5)
+    assert found["perplexity"] == pytest.approx(512, rel=1e-5)
+
+
 def test_pass_at_k() -> None:
     first, second = {"one": (4, 1), "two": (4, 0)}, {"one": (4, 2), "two": (4, 1)}
     ours, theirs = score(first, [1, 2]), score(second, [1])
@@ -79,8 +87,8 @@ def test_standard_errors() -> None:
 
 def test_the_page_shows_these_figures() -> None:
     examples = PAGE.partition("## Worked examples")[2].partition("\n## ")[0]
-    for figure in ("= 9\n", "= 512\n", "= 55109\n", "= 5.3471\n", "= 11585\n", "5931642", "12.5%", "25%", "37.5%",
-                   "+25 to +25", "1.79 points", "of 1.91"):  # fmt: skip
+    for figure in ("= 9\n", "= 512\n", "= 55109\n", "= 5.3471\n", "= 6.2383\n", "= 11585\n", "5931642",
+                   "12.5%", "25%", "37.5%", "+25 to +25", "1.79 points", "of 1.91"):  # fmt: skip
         assert figure in examples, figure
 
 
