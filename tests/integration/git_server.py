@@ -54,7 +54,7 @@ def make_repository(path: Path, files: Files | dict[str, bytes | str], message: 
         (["update-index", "-z", "--index-info"], "\0".join(entries)),
     ):
         subprocess.run(
-            ["git", *arguments], cwd=path, env=_ENVIRONMENT | index, input=told.encode(), check=True
+            ["git", *arguments], cwd=path, env=_ENVIRONMENT | index, input=os.fsencode(told), check=True
         )
     tree = subprocess.run(
         ["git", "write-tree"], cwd=path, env=_ENVIRONMENT | index, capture_output=True, check=True

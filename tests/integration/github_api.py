@@ -250,6 +250,9 @@ _BROKEN: dict[str, Any] = {
     "stall": lambda handler: handler.stall(),
     "secondary": lambda handler: handler._send(403, _SECONDARY, {"Retry-After": "0"}),
     "secondary 1 s": lambda handler: handler._send(403, _SECONDARY, {"Retry-After": "1"}),
+    "403 page": lambda handler: handler._send(
+        403, b"<h1>Whoa there!</h1>You have exceeded a secondary rate limit."
+    ),
     "429": lambda handler: handler._send(
         429, _SECONDARY, {"Retry-After": email.utils.formatdate(time.time(), usegmt=True)}
     ),

@@ -19,7 +19,8 @@ import pytest
 from megatron.neox.corpus.clone.many import CloneSettings, clone_each
 from megatron.neox.corpus.clone.one import Clone, CloneLimits
 from megatron.neox.corpus.repositories import Repository, read_list
-from megatron.neox.errors import InputError
+from megatron.neox.downloads.lock import alone_in
+from megatron.neox.errors import InputError, OutputError
 from tests.integration.git_server import Files, GitServer, git, make_bomb, make_repository, serving_git
 from tests.integration.training_case import ROOT
 
@@ -34,6 +35,10 @@ ODD: dict[str, bytes | str] = {
     "a.c": b"int a;\r\nint b;\n",
     "-rf.c": b"int c;\n",
     "src/caf\u00e9 $(touch x).c": b"int d;\n",
+    "new\nline.c": b"int e;\n",
+    "tab\t.c": b"int f;\n",
+    "back\\slash.c": b"int g;\n",
+    "bad\udcff.c": b"int h;\n",
     "out.c": "/etc/passwd",
     "up": "../../../..",
     ".gitattributes": b"*.bin filter=lfs diff=lfs merge=lfs -text\n*.c filter=evil\n",
@@ -351,6 +356,21 @@ def test_misuse(tmp_path: Path) -> None:
         "InputError\nhttp://github.com/a/b: protocol http is not allowed; --allow-protocol http would allow it\n"
     )
     assert not (tmp_path / "out").exists()
+
+
+def test_from_a_folder(root: Path, tmp_path: Path) -> None:
+    """A mirror on the disk, where the protocol is allowed."""
+    local = [Repository(language="C", name="ann/plain", url=f"file://{root}/ann/plain")]
+    assert [entry.outcome for entry in clone(tmp_path, local, protocols=("file",))] == ["ok"]
+    assert tree(tmp_path / "C") == {"ann/plain/main.c": b"int main() {}\n"}
+    absent = [Repository(language="C", name="ann/absent", url=f"file://{root}/ann/absent")]
+    assert [entry.outcome for entry in clone(tmp_path, absent, protocols=("file",))] == ["gone"]
+
+
+def test_two_runs_at_once(server: GitServer, tmp_path: Path) -> None:
+    with alone_in(tmp_path), pytest.raises(OutputError, match="is running"):
+        clone(tmp_path, named(server, "bob/r1"))
+    assert not server.asked
 
 
 def test_a_damaged_record(server: GitServer, tmp_path: Path) -> None:

@@ -74,6 +74,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted((folder / "Code").glob("*.parquet"))}
 
 
+@pytest.mark.slow
 def test_from_a_search_to_shards(tmp_path: Path) -> None:
     with mine(tmp_path / "served") as (api, server):
         process = collect(api, tmp_path / "Data")

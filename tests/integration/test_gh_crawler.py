@@ -16,6 +16,7 @@ import pytest
 
 from megatron.neox.corpus.crawl.toplists import CrawlSettings, crawl, replay
 from megatron.neox.downloads.fetch import Patience
+from megatron.neox.downloads.lock import alone_in
 from megatron.neox.errors import InputError, NeoXError, OutputError, ResourceError
 from tests.integration.github_api import TOKEN, Api, answering, node, population, when
 from tests.integration.training_case import ROOT
@@ -132,6 +133,7 @@ OUTCOMES: list[tuple[str, dict[str, Any], str]] = [
     ("401 bad token", {"token": "other"}, "InputError: refuses the token (401 Bad credentials)"),
     ("403 secondary limit with Retry-After", {"faults": ["secondary 1 s"]}, "all"),
     ("403 secondary limit without", {"faults": ["secondary"]}, "all"),
+    ("403 secondary limit as a page", {"faults": ["403 page"]}, "all"),
     ("403 primary limit", {"faults": ["primary"]}, "all"),
     ("429", {"faults": ["429"]}, "all"),
     ("RATE_LIMITED in the body", {"faults": ["throttled body"]}, "all"),
@@ -289,6 +291,7 @@ def test_a_manifest_that_is_none(tmp_path: Path) -> None:
         good.replace("51", '"51"'): "stars: Input should be a valid integer",
         good.replace("a/b", "a/.."): "not ORGANIZATION/PROJECT",
         good.replace('"C"', '"../C"'): "not the name of a language",
+        good.replace("com/", "com/\\n"): "is no address",
     }.items():
         path.write_text(f"{good}\n{line}\n")
         with pytest.raises(InputError, match=r"manifest\.jsonl:2: ") as caught:
@@ -299,6 +302,12 @@ def test_a_manifest_that_is_none(tmp_path: Path) -> None:
     assert replay(path, tmp_path / "out") == {"C": 1}
     with pytest.raises(OutputError, match="exists already"):
         replay(path, tmp_path / "out")
+
+
+def test_two_crawls_at_once(tmp_path: Path) -> None:
+    with answering(Api(FEW)) as api, alone_in(tmp_path), pytest.raises(OutputError, match="is running"):
+        run(api, tmp_path)
+    assert api.asked == []
 
 
 def test_the_token_travels_encrypted_or_not_at_all(tmp_path: Path) -> None:

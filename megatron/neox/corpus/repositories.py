@@ -20,6 +20,7 @@ MANIFEST = "manifest.jsonl"
 # What may become the name of a folder: GitHub allows no more than this.
 _NAME_PART = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9_.-]+")
 _LANGUAGE = re.compile(r"(?!\.)[^/\x00-\x1f\"\\]+")
+_ADDRESS = re.compile(r"[a-z+]+://[!-~]+")
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
@@ -80,6 +81,8 @@ def _read_row(line: str, where: str) -> Repository:
         raise InputError(f"{where}: {problems}; a line of a {MANIFEST} is expected") from error
     check_language(repository.language, where)
     _check_name(repository.name, where)
+    if not _ADDRESS.fullmatch(repository.url):
+        raise InputError(f"{where}: url {repository.url!r} is no address")
     if repository.commit is not None and not _COMMIT.fullmatch(repository.commit):
         raise InputError(f"{where}: commit {repository.commit!r} is no object name of git")
     return repository

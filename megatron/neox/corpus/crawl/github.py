@@ -184,7 +184,8 @@ class GitHub:
             if response.headers.get("X-RateLimit-Remaining") == "0":
                 reset = response.headers.get("X-RateLimit-Reset", "")
                 wait = max(wait, float(reset) - _server_time(response) + 1 if reset.isdecimal() else 0.0)
-            if wait or status == 429 or "rate limit" in told.lower() or "abuse" in told.lower():
+            # The page for browsers, which comes now and then, says so in HTML.
+            if wait or status == 429 or b"rate limit" in response.content.lower():
                 raise _Passing(f"{status} {told}", wait, is_limit=True)
         if status >= 500 or status == 408:
             raise _Passing(f"{status} {told}", retry_after(response))
