@@ -74,7 +74,7 @@ ELSEWHERE: dict[int, str] = {
     13: "tests/unit/corpus/test_filters.py::test_monstrous_lines_take_bounded_time (the longest line)",
     17: "tests/unit/corpus/test_tree.py::test_links_pipes_sockets_and_version_control_are_left_out",
     18: "tests/unit/corpus/test_tree.py::test_what_may_not_be_read_is_counted",
-    30: "tests/unit/corpus/test_stage.py::test_a_killed_stage_goes_on_and_gives_the_same_bytes",
+    30: "tests/unit/corpus/test_extract_kills.py::test_a_killed_extraction_goes_on_and_gives_the_same_bytes",
     32: "tests/unit/corpus/test_import_dataset.py::test_what_cannot_be_imported_is_named",
     34: "tests/unit/corpus/test_stage.py::test_a_killed_stage_goes_on_and_gives_the_same_bytes",
     35: "tests/unit/corpus/test_stage.py::test_other_peoples_folders_and_running_ones_are_left_alone",
