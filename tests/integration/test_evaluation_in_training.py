@@ -27,7 +27,7 @@ def test_a_run_on_two_ranks_logs_what_evaluate_py_gives(tmp_path: Path) -> None:
     config = write_config(
         tmp_path / "tiny.yml",
         data_path=write_dataset(tmp_path / "code_text_document"),
-        num_gpus=2, train_iters=2, checkpoint_factor=1, save=str(save), load=str(save), eval_tasks_interval=1,
+        num_gpus=2, train_iters=3, checkpoint_factor=1, save=str(save), load=str(save), eval_tasks_interval=1,
         eval_tasks=["code_python", "code_go", "validation_loss", "infilling_single_line", "tiny_choice"],
         eval_task_options={"validation_loss": {"seq_length": 32}, "infilling_single_line": {
             "limit": 3, "maximum_tokens": 4, "problem_file": str(write_problems(tmp_path / "problems.jsonl")),
@@ -50,6 +50,7 @@ def test_a_run_on_two_ranks_logs_what_evaluate_py_gives(tmp_path: Path) -> None:
     ):
         expected = evaluated[task][metric if task != "tiny_choice" else "acc,none"]
         assert logged[f"eval/{task}/{metric}"] == pytest.approx(expected, rel=1e-5), (task, metric)
+    # The last step has a learning rate of 0.
     assert logged["eval/code_python/bits_per_byte"] != metrics(save)[1]["eval/code_python/bits_per_byte"]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from megatron.neox.config import EvaluationConfig
-from megatron.neox.errors import ConfigError, VocabularyError
+from megatron.neox.errors import ConfigError, InputError, VocabularyError
 from megatron.neox.evaluation.humaneval.infilling import (
     MULTI_LINE,
     RANDOM_SPAN,
@@ -51,6 +51,14 @@ def test_known_holes() -> None:
     spans = [span.middle for span in RANDOM_SPAN.holes(problem)]
     assert spans[:3] == ["  retur", "  retu", "mber %"]
     assert len({span.prompt + "|" + span.middle for span in RANDOM_SPAN.holes(problem)}) == 10
+
+
+def test_a_solution_of_few_characters_has_few_spans_and_a_blank_one_none() -> None:
+    problem = replace(PROBLEMS["HumanEval/2"], canonical_solution=" ab\n")
+    assert sorted(span.middle for span in RANDOM_SPAN.holes(problem)) == [" a", " ab", "a", "ab", "b"]
+    assert not list(RANDOM_SPAN.holes(replace(problem, canonical_solution=" \n")))
+    with pytest.raises(InputError, match="there is no solution to mask a part of"):
+        run("infilling_random_span", [], limit=0)
 
 
 @pytest.mark.parametrize(

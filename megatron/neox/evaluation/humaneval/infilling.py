@@ -23,6 +23,8 @@ from megatron.neox.evaluation.humaneval.protocols import PROTOCOLS, Protocol, cu
 from megatron.neox.evaluation.humaneval.samples import Sample
 
 SPANS_OF_A_FUNCTION = 10
+# Enough to find ten in any solution that has many more; one that has not gives fewer.
+_MOST_DRAWS = 1000
 STOPS = PROTOCOLS["polycoder"].stops
 """What no middle of a function holds: beginnings of lines without indentation."""
 
@@ -55,17 +57,18 @@ def multi_lines(problem: Problem) -> Iterator[Hole]:
 def random_spans(problem: Problem) -> Iterator[Hole]:
     """Ten different spans, both ends uniform over the solution without its trailing white space; none is blank."""
     solution, seen = problem.canonical_solution, set[tuple[int, int]]()
-    length, draw = len(solution.rstrip()), 0
-    while len(seen) < SPANS_OF_A_FUNCTION:
+    length = len(solution.rstrip())
+    for draw in range(_MOST_DRAWS):
         digest = hashlib.blake2b(f"{problem.task_id}/{draw}".encode(), digest_size=16).digest()
         ends = (int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little"))
         begin, end = sorted(number % (length + 1) for number in ends)
-        draw += 1
         if (begin, end) in seen or not solution[begin:end].strip():
             continue
         name = f"RandomSpanInfilling/{problem.task_id}/{len(seen) + 1}"
         seen.add((begin, end))
         yield _hole(problem, begin, end, name)
+        if len(seen) == SPANS_OF_A_FUNCTION:
+            return
 
 
 def _lines(problem: Problem, first: int, last: int, name: str) -> Iterator[Hole]:

