@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import os
 import random
 import subprocess
 import sys
 import tarfile
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -127,3 +130,51 @@ def test_a_folder_without_languages_is_no_test_set(origin: Origin, tmp_path: Pat
     done = download(origin, tmp_path)
     assert (done.returncode, origin.seen) == (2, [])
     assert "evaldata/Code-sampled100 is there, and holds no file of C, C#" in done.stderr
+
+
+def index_of(origin: Origin, record: str, content: bytes, checksum: str | None = None) -> None:
+    """Let a record hold index.zip."""
+    entry = {
+        "key": "index.zip",
+        "size": len(content),
+        "checksum": checksum or f"md5:{hashlib.md5(content).hexdigest()}",
+    }
+    origin.files[f"/api/records/{record}"] = json.dumps({"files": [entry]}).encode()
+    origin.files[f"/record/{record}/files/index.zip"] = content
+
+
+@pytest.mark.parametrize("record", ["6341643", "6363556"])
+def test_the_index_is_fetched_from_the_record_that_has_it(
+    origin: Origin, tmp_path: Path, record: str
+) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr(
+            "index.txt", f"C__a__b__c.c\t{hashlib.sha256(b'int x;').hexdigest()}\n" + "\n" * 300_000
+        )
+    index_of(origin, record, buffer.getvalue())
+    if record == "6341643":
+        origin.faults = ["", 100_000]  # the record answers; then the connection breaks, and is resumed
+    done = download(origin, tmp_path, "index")
+    assert done.returncode == 0, done.stderr
+    assert found(tmp_path) == {"evaldata/index.zip": buffer.getvalue()}
+    assert "next: tools/collect/in_training_set.py evaldata/index.zip PATH" in done.stdout
+    assert ("asking the other record" in done.stderr) == (record == "6363556")
+    assert ("resumed at byte 100000" in done.stderr) == (record == "6341643")
+    assert "was there already" in download(origin, tmp_path, "index").stdout
+    (tmp_path / "a.c").write_bytes(b"int x;")
+    asked = subprocess.run(
+        [sys.executable, str(ROOT / "tools" / "collect" / "in_training_set.py"), "evaldata/index.zip", "a.c"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert asked.stdout == "seen\ta.c\n1 files: 1 seen, 0 seen_line_ends, 0 unseen\n"
+
+
+def test_an_index_that_no_record_has_or_that_is_another(origin: Origin, tmp_path: Path) -> None:
+    done = download(origin, tmp_path, "index")
+    assert (done.returncode, found(tmp_path)) == (2, {})
+    assert "lists no index.zip; it lists unseen_test_sets.tar.gz" in done.stderr
+    index_of(origin, "6341643", b"something", checksum=f"md5:{'0' * 32}")
+    done = download(origin, tmp_path, "index", "--output", "i.zip")
+    assert (done.returncode, found(tmp_path)) == (2, {})
+    assert "what arrived is not the file that was released" in done.stderr

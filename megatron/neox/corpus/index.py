@@ -21,7 +21,7 @@ import numpy as np
 from megatron.neox.corpus.shards import unescape_path
 from megatron.neox.errors import InputError
 
-_BLOCK_BYTES = 8 << 20
+_BLOCK_BYTES = 4 << 20
 _HEX = 64
 _AMBIGUOUS = re.compile(r"_(?=_|$)")
 _NEWLINE, _RETURN, _TAB = b"\n\r\t"
@@ -149,7 +149,7 @@ def _parsed(name: str, stream: IO[bytes]) -> Iterator[np.ndarray]:
 
 def _digests(name: str, lines: bytes, lines_before: int) -> np.ndarray:
     """Digests of whole lines, without those that are blank."""
-    text = np.frombuffer(lines, np.uint8)
+    text = np.frombuffer(lines + bytes(_HEX), np.uint8)
     ends = np.flatnonzero(text == _NEWLINE)
     starts = np.concatenate([[0], ends[:-1] + 1])
     ends = ends - ((ends > starts) & (text[ends - 1] == _RETURN))
@@ -159,7 +159,7 @@ def _digests(name: str, lines: bytes, lines_before: int) -> np.ndarray:
         starts, ends, numbers = (np.delete(values, blank) for values in (starts, ends, numbers))
         short = np.delete(short, blank)
     places = np.maximum(ends - _HEX, 1)
-    digits = _NIBBLE[text[np.minimum(places[:, None] + np.arange(_HEX), len(text) - 1)]]
+    digits = _NIBBLE[np.lib.stride_tricks.sliding_window_view(text, _HEX)[places]]
     wrong = short | (text[places - 1] != _TAB) | (digits == 255).any(axis=1)
     if wrong.any():
         first = int(np.argmax(wrong))

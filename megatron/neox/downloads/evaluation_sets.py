@@ -1,8 +1,8 @@
-"""PolyCoder's test sets: unseen files of twelve languages, for perplexity.
+"""What PolyCoder's authors measured with: unseen files of twelve languages, and the index of those trained on.
 
-They are one tar.gz of the Zenodo record that holds the models too; the record gives its size and MD5 sum. What the
-archive puts around the folders of the languages is taken off. The folder appears when all files are in it, so that
-one that is there is whole: a download that broke off never passes for an empty test set.
+The test sets are one tar.gz of the Zenodo record that holds the models too; the record gives its size and MD5 sum.
+What the archive puts around the folders of the languages is taken off. The folder appears when all files are in it,
+so that one that is there is whole: a download that broke off never passes for an empty test set.
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ from megatron.neox.downloads.archive import unpack
 from megatron.neox.downloads.fetch import Fetcher, Remote
 from megatron.neox.downloads.lock import alone_in
 from megatron.neox.downloads.polycoder import RECORD, ZENODO, ask_record, base_of
-from megatron.neox.errors import InputError, OutputError
+from megatron.neox.downloads.unpacked import root_of
+from megatron.neox.errors import InputError, OutputError, ResourceError
 
 log = logging.getLogger(__name__)
 
 ARCHIVE = "unseen_test_sets.tar.gz"
+INDEX = "index.zip"
+INDEX_RECORDS = ("6341643", RECORD)
 LANGUAGES = (
     "C", "C#", "C++", "Go", "Java", "JavaScript", "PHP", "Python", "Ruby", "Rust", "Scala", "TypeScript",
 )  # fmt: skip
@@ -92,16 +95,33 @@ def num_files(folder: Path) -> dict[str, int]:
 
 
 def _root_of(unpacked: Path) -> Path:
-    """The folder that holds those of the languages: `unpacked`, or one that the archive put around everything.
+    return root_of(unpacked, num_files, "folder of a language")
+
+
+def download_index(
+    output: Path, fetcher: Fetcher, *, mirror: str | None = None, is_checked: bool = True
+) -> bool:
+    """Bring the index of PolyCoder's training files to `output`; a run that was stopped goes on where it was.
+
+    Its authors name two records that hold it. The second one is asked where the first does not have it.
+
+    Returns:
+        Whether anything had to be fetched.
 
     Raises:
-        InputError: there is none.
+        OutputError: something else stands at `output`.
+        InputError, ResourceError: as `Fetcher.fetch`; no record has it.
     """
-    folder = unpacked
-    while not num_files(folder):
-        inside = sorted(folder.iterdir())
-        if len(inside) != 1 or not inside[0].is_dir():
-            held = ", ".join(path.name for path in inside[:5]) or "nothing"
-            raise InputError(f"the archive holds no folder of a language; it holds {held}")
-        folder = inside[0]
-    return folder
+    base = base_of(mirror, ZENODO)
+    with alone_in(output.parent):
+        for record in INDEX_RECORDS:
+            url = f"{base}/record/{record}/files/{INDEX}"
+            try:
+                remote = ask_record(base, INDEX, url, fetcher, record) if is_checked else Remote(url)
+                return fetcher.fetch(remote, output)
+            except (InputError, ResourceError) as error:
+                is_begun = output.with_name(f"{output.name}.part").exists()
+                if record == INDEX_RECORDS[-1] or is_begun:
+                    raise
+                log.warning("%s\n  asking the other record", error)
+    raise AssertionError

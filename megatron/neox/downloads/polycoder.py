@@ -210,14 +210,14 @@ def _fetch_and_unpack(
         archive.unlink()
 
 
-def ask_record(base: str, name: str, url: str, fetcher: Fetcher) -> Remote:
+def ask_record(base: str, name: str, url: str, fetcher: Fetcher, record: str = RECORD) -> Remote:
     """Size and checksum of a file, from the record's own interface.
 
     Raises:
         ResourceError: it does not answer, or not so that it can be understood.
         InputError: the record has no such file.
     """
-    address = f"{base}/api/records/{RECORD}"
+    address = f"{base}/api/records/{record}"
     try:
         files = {
             str(entry["key"]): (int(entry["size"]), str(entry["checksum"]))

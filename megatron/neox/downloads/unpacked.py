@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from megatron.neox.errors import InputError, OutputError
@@ -16,18 +17,24 @@ from megatron.neox.errors import InputError, OutputError
 log = logging.getLogger(__name__)
 
 
-def root_of(unpacked: Path) -> Path:
-    """The folder that holds global_stepN: `unpacked` itself, or one that the archive put around everything.
+def root_of(
+    unpacked: Path, found: Callable[[Path], object] | None = None, sought: str = "folder global_stepN"
+) -> Path:
+    """The folder in which something is found: `unpacked` itself, or one that the archive put around everything.
+
+    Args:
+        found: tells whether a folder is it; the one that holds global_stepN where nothing else is asked for.
+        sought: what is looked for, for the message.
 
     Raises:
         InputError: there is none.
     """
     folder = unpacked
-    while not _steps(folder):
+    while not (found or _steps)(folder):
         inside = sorted(folder.iterdir())
         if len(inside) != 1 or not inside[0].is_dir():
             held = ", ".join(path.name for path in inside[:5]) or "nothing"
-            raise InputError(f"the archive holds no folder global_stepN; it holds {held}")
+            raise InputError(f"the archive holds no {sought}; it holds {held}")
         folder = inside[0]
     return folder
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import random
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -11,9 +14,13 @@ import numpy as np
 import pytest
 
 from megatron.neox.corpus import index as corpus_index
+from megatron.neox.corpus import index_writer
+from megatron.neox.corpus.document import Tally
 from megatron.neox.corpus.index import are_in, file_hashes, find_seen, index_name, read_digests, split_name
-from megatron.neox.corpus.shards import escape_path
-from megatron.neox.errors import InputError
+from megatron.neox.corpus.index_writer import write_index
+from megatron.neox.corpus.shards import SourceFile, escape_path, new_shard, shard_name
+from megatron.neox.corpus.training_set import look_up
+from megatron.neox.errors import InputError, OutputError
 
 
 def sha256(data: bytes) -> str:
@@ -134,3 +141,118 @@ def test_every_path_has_a_name_of_its_own(path: bytes) -> None:
     name = index_name("C#", "my_/_org_", escape_path(path))
     assert name.isprintable()
     assert split_name(name) == ("C#", "my_/_org_", path)
+
+
+def row(path: str, text: str, language: str = "Python", repository: str = "org/project") -> SourceFile:
+    data = text.encode()
+    return SourceFile(repository, language, path, sha256(data), len(data), None, [], None, False, text)
+
+
+def shards_of(folder: Path, *shards: list[SourceFile]) -> Path:
+    folder.mkdir()
+    for number, files in enumerate(shards):
+        with new_shard(folder / shard_name(number)) as shard:
+            for file in files:
+                shard.write(file)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["index.txt", "index.zip"])
+def test_an_index_is_written_sorted_and_read_again(tmp_path: Path, name: str) -> None:
+    files = [
+        row("b.py", "x = 1\n"),
+        row("a/b.py", "y = 2\n"),
+        row("main.c", "z\n", "C"),
+        row("a__b.py", "n\n"),
+    ]
+    shards = shards_of(tmp_path / "in", files[:2], [], files[2:])
+    assert write_index(shards, tmp_path / name) == 4
+    if name.endswith("zip"):
+        with zipfile.ZipFile(tmp_path / name) as archive:
+            text = archive.read("index.txt").decode()
+    else:
+        text = (tmp_path / name).read_text()
+    assert text == (
+        f"C__org__project__main.c\t{sha256(b'z' + bytes([10]))}\n"
+        f"Python__org__project__a\\x5f_b.py\t{sha256(b'n' + bytes([10]))}\n"
+        f"Python__org__project__a__b.py\t{UNSEEN}\n"
+        f"Python__org__project__b.py\t{SEEN}\n"
+    )
+    assert find_seen(tmp_path / name, {SEEN, "1" * 64}) == {SEEN}
+    before = (tmp_path / name).read_bytes()
+    with pytest.raises(OutputError, match=f"{name} exists already"):
+        write_index(shards, tmp_path / name)
+    write_index(shards, tmp_path / name, overwrite=True)
+    assert (tmp_path / name).read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", name]
+
+
+def test_many_shards_are_merged_in_rounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shards = shards_of(tmp_path / "in", *([row(f"{n * 7 % 11}.py", f"{n}\n")] for n in range(11)))
+    write_index(shards, tmp_path / "one")
+    monkeypatch.setattr(index_writer, "_MERGED_AT_ONCE", 3)
+    write_index(shards, tmp_path / "two")
+    assert (tmp_path / "two").read_bytes() == (tmp_path / "one").read_bytes()
+    lines = (tmp_path / "one").read_text().splitlines()
+    assert lines == sorted(lines)
+    assert len(lines) == 11
+
+
+def test_files_and_folders_are_looked_up(tmp_path: Path) -> None:
+    (tmp_path / "index").write_text(f"a\t{SEEN}\nb\t{sha256(b'1' + bytes([13, 10]))}\n")
+    folder = tmp_path / "src"
+    (folder / "deep").mkdir(parents=True)
+    for name, data in {"a": b"x = 1\n", "deep/b": b"x = 1\r\n", "deep/c": b"1\n", "d": b"x = 2\n"}.items():
+        (folder / name).write_bytes(data)
+    (folder / "link").symlink_to("a")
+    tally = Tally()
+    found = look_up(tmp_path / "index", [folder, folder / "d", folder / "a"], tally)
+    assert [
+        (Path(os.fsdecode(file.path)).relative_to(folder).as_posix(), file.verdict) for file in found
+    ] == [
+        ("a", "seen"),
+        ("d", "unseen"),
+        ("deep/b", "seen_line_ends"),
+        ("deep/c", "seen_line_ends"),
+        ("d", "unseen"),
+        ("a", "seen"),
+    ]
+    assert tally.skipped == {"symlink": 1}
+    with pytest.raises(InputError, match="nowhere is neither a file nor a folder"):
+        look_up(tmp_path / "index", [tmp_path / "nowhere"], tally)
+
+
+_ASK = """
+import re, sys
+from pathlib import Path
+from megatron.neox.corpus.index import find_seen, read_digests
+index = Path(sys.argv[1])
+print(sum(map(len, read_digests(index))), len(find_seen(index, {"0" * 64})))
+print(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+"""
+
+
+@pytest.mark.long
+def test_memory_does_not_follow_the_index(tmp_path: Path) -> None:
+    """A process that reads two million lines, 240 MB in a zip, needs what one that reads 400,000 does."""
+    peaks = []
+    for num_parts in (4, 20):
+        write_random_index(tmp_path / "index.zip", num_parts)
+        done = subprocess.check_output([sys.executable, "-c", _ASK, str(tmp_path / "index.zip")], text=True)
+        num_lines, num_seen, peak_kilobytes = map(int, done.split())
+        assert (num_lines, num_seen) == (100_000 * num_parts, 0)
+        peaks.append(peak_kilobytes)
+    assert peaks[1] < 1.1 * peaks[0] < 150_000
+
+
+def write_random_index(path: Path, num_parts: int) -> None:
+    numbers = np.random.default_rng(0)
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+        archive.open("index.txt", "w") as member,
+    ):
+        for part in range(num_parts):
+            digests = numbers.bytes(32 * 100_000).hex()
+            for n in range(100_000):
+                name = f"Python__organization__project__src__package__{part}__{n}.py"
+                member.write(f"{name}\t{digests[64 * n : 64 * n + 64]}\n".encode())

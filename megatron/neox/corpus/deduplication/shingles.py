@@ -8,21 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from hashlib import blake2b
 from typing import Literal
 
 import numpy as np
 
 _WHITE = b" \t\n\r\v\f"
 _SLICE_BYTES = 1 << 17  # of texts that are hashed together: what they take fits a processor's cache
-_WORD = np.zeros(256, bool)
-_WORD[list(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_0123456789")] = True
+_WORD = bytes(chr(code).isalnum() or code == ord("_") for code in range(128)) + bytes(128)
+_LONG_WORD = 256
+_MASKS = np.array([(1 << 8 * length) - 1 for length in range(9)], np.uint64)
 
 # Odd, so that multiplication by them loses nothing; from the fractions of sqrt(2), sqrt(3), sqrt(5).
 _FIRST, _SECOND, _THIRD = (
     np.uint64(value) for value in (0x6A09E667F3BCC909, 0xBB67AE8584CAA73B, 0x3C6EF372FE94F82B)
 )
-_FIRST_INVERSE = np.uint64(pow(int(_FIRST), -1, 1 << 64))
 
 
 @dataclass(frozen=True)
@@ -117,34 +117,28 @@ def mix(values: np.ndarray) -> np.ndarray:
 
 
 def _windows(text: bytes) -> np.ndarray:
-    """The eight bytes from each byte on as a number, [bytes]; beyond the end stand zeros."""
-    padded = text + bytes(16)
-    windows = np.empty(len(text) + 8, np.uint64)
-    for first in range(8):
-        target = windows[first::8]
-        target[:] = np.frombuffer(padded, "<u8", len(target), first)
-    return windows[: len(text)]
+    """The eight bytes from each byte on as a number, [bytes], of which no copy is made; zeros stand beyond the end."""
+    return np.ndarray((len(text),), "<u8", text + bytes(8), strides=(1,))
 
 
 def _words(texts: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
     """Hashes of the words, and how many each text has."""
-    text = np.frombuffer(b" ".join([*texts, b""]), np.uint8)
-    is_word = np.concatenate([[False], _WORD[text], [False]])
-    edges = np.flatnonzero(is_word[1:] != is_word[:-1])
+    text = b" ".join([b"", *texts, b""])
+    is_word = np.frombuffer(text.translate(_WORD), np.uint8)
+    edges = np.flatnonzero(is_word[1:] != is_word[:-1]) + 1
     starts, ends = edges[::2], edges[1::2]
-    # A polynomial in each word's bytes, from the sums over all that comes before its two ends.
-    powers, inverses = _powers(1 << len(text).bit_length())
-    sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum((text + np.uint64(1)) * powers[: len(text)])])
-    hashes = (sums[ends] - sums[starts]) * inverses[starts]
+    lengths = ends - starts
+    windows = _windows(text)
+    hashes = lengths.astype(np.uint64)
+    for offset in range(0, _LONG_WORD, 8):
+        here = np.flatnonzero(lengths > offset)
+        if not len(here):
+            break
+        values = windows[starts[here] + offset] & _MASKS[np.minimum(lengths[here] - offset, 8)]
+        values += hashes[here] * _FIRST
+        hashes[here] = mix(values)
+    for place in np.flatnonzero(lengths > _LONG_WORD):
+        digest = blake2b(text[starts[place] : ends[place]], digest_size=8).digest()
+        hashes[place] = int.from_bytes(digest, "little")
     text_ends = np.cumsum([len(text) + 1 for text in texts])
-    return mix(hashes), np.diff(np.searchsorted(starts, text_ends), prepend=0)
-
-
-@cache
-def _powers(length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Powers of an odd number and of its inverse, modulo 2^64."""
-    powers = [np.full(length, base, np.uint64) for base in (_FIRST, _FIRST_INVERSE)]
-    for power in powers:
-        power[0] = 1
-        np.cumprod(power, out=power)
-    return powers[0], powers[1]
+    return hashes, np.diff(np.searchsorted(starts, text_ends), prepend=0)
