@@ -38,6 +38,8 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 # Beside what a conversion fetches: the files of other kinds of tokenizers.
 _TOKENIZER_FILES = ("*.model", "vocab.txt", "added_tokens.json", "*.tiktoken")
 
+_VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "*.model", "*.tiktoken")
+
 # Where the configs of transformers say how many positions there are; attribute maps make most the first.
 _POSITIONS = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "seq_length")
 
@@ -177,6 +179,11 @@ def load_tokenizer(folder: Path, *, num_rows: int) -> HuggingFaceTokenizer:
     """
     from transformers import AutoTokenizer
 
+    # Of a folder without any, transformers may make an empty vocabulary.
+    if not any(any(folder.glob(pattern)) for pattern in _VOCABULARIES):
+        raise VocabularyError(
+            f"{folder} holds no tokenizer; evaluated_model.tokenizer names another folder or hub name"
+        )
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # whatever the parsers of its files may raise
