@@ -11,12 +11,14 @@ import subprocess
 import sys
 import tarfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from megatron.neox.evaluation.languages import LANGUAGES
+from tests.huggingface_folders import NUM_POSITIONS, save_model
+from tests.integration.completions import Completions, serve
 from tests.integration.origin import Origin, serving
 from tests.neox_2022 import unpack_tar
 
@@ -29,7 +31,9 @@ NOT_RUN = {"docker": "no Docker where this is tested"}
 
 SHORTER = {
     "download_eval_data.py": "--mirror {url}",
-    "evaluate.py": "--set eval_limit=1 --set eval_results_path=eval_results.json",
+    "code_ppl.yml": "--set eval_limit=1 --set eval_results_path=eval_results.json",
+    "validation_loss": "--set eval_results_path=validation_loss.json",
+    "eval_codex_all.py": "--base-url {endpoint} --model tiny --context-tokens 48",
     "generate.py": "--set maximum_tokens=2 --set num_samples=1",
 }
 """What makes a command cheap, by the script that is in it."""
@@ -42,6 +46,8 @@ GIVES = {
     "--num-samples": "2.7b-humaneval-outputs.jsonl_results.jsonl",
     "--protocol codeparrot": "codeparrot.jsonl",
     "code_ppl.yml": "eval_results.json",
+    "validation_loss": "validation_loss.json",
+    "eval_codex_all.py": "eval_codex_all.jsonl",
     "--output losses": "losses_loss.png",
     "--output figure6": "figure6_languages.png",
 }
@@ -73,8 +79,8 @@ def test_the_models_commands_are_run_elsewhere_or_cannot_be() -> None:
 
 
 @pytest.fixture(scope="module")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
-    """A folder as a reader of the page has it, with miniatures instead of what is large; and the server's address."""
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, str]]]:
+    """A folder as a reader of the page has it, with miniatures instead of what is large; and the servers' addresses."""
     folder = tmp_path_factory.mktemp("checkout")
     for name in ("configs", "tools", "deepy.py", "train.py", "generate.py", "evaluate.py"):
         (folder / name).symlink_to(ROOT / name)
@@ -88,8 +94,10 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, s
         archive.writestr("index", f"Python__ann__half__half.py\t{digest}\n")
     origin = Origin()
     origin.release("unseen_test_sets.tar.gz", _test_sets())
-    with serving(origin):
-        yield folder, origin.url
+    (folder / "validation.jsonl").write_text(json.dumps({"content": SOURCE * 200}) + "\n")
+    endpoint = Completions(save_model(tmp_path_factory.mktemp("model"), "gpt2"), NUM_POSITIONS)
+    with serving(origin), serve(endpoint):
+        yield folder, {"url": origin.url, "endpoint": endpoint.url}
 
 
 def _test_sets() -> bytes:
@@ -103,7 +111,7 @@ def _test_sets() -> bytes:
 
 
 @pytest.fixture
-def vocabulary(checkout: tuple[Path, str], polycoder: Path) -> None:
+def vocabulary(checkout: tuple[Path, dict[str, str]], polycoder: Path) -> None:
     """What tools/download_checkpoint.py vocab leaves; it is run by test_polycoder_doc.py."""
     (checkout[0] / "data").mkdir()
     for name in ("code-vocab.json", "code-merges.txt"):
@@ -111,13 +119,13 @@ def vocabulary(checkout: tuple[Path, str], polycoder: Path) -> None:
 
 
 @pytest.mark.usefixtures("vocabulary")
-def test_the_evaluations_commands_run(checkout: tuple[Path, str]) -> None:
-    folder, url = checkout
+def test_the_evaluations_commands_run(checkout: tuple[Path, dict[str, str]]) -> None:
+    folder, urls = checkout
     found = commands("Evaluation")
     longest = [one for one in found if not any(other.startswith(one) for other in found if other != one)]
     for command in longest:  # the beginning of another need not be run by itself
         ran = subprocess.run(
-            [sys.executable, *_shortened(command, url)],
+            [sys.executable, *_shortened(command, urls)],
             cwd=folder, capture_output=True, text=True, timeout=300, check=False,
         )  # fmt: skip
         assert ran.returncode == 0, f"{command}\n{ran.stdout}\n{ran.stderr}"
@@ -132,8 +140,8 @@ def test_the_evaluations_commands_run(checkout: tuple[Path, str]) -> None:
     assert verdicts.count('"temperature": 0.4') == 164
 
 
-def _shortened(command: str, url: str) -> list[str]:
+def _shortened(command: str, urls: Mapping[str, str]) -> list[str]:
     for long, short in SMALLER.items():
         command = command.replace(long, short)
     extra = next((more for script, more in SHORTER.items() if script in command), "")
-    return shlex.split(f"{command} {extra.format(url=url)}")
+    return shlex.split(f"{command} {extra.format(**urls)}")
