@@ -26,6 +26,7 @@ def prepare(config: Config, grid: ProcessGrid) -> Callable[[TrainingEngine], dic
     """
     tokenizer = build_tokenizer(config.tokenizer)
     measurement = Measurement(config.evaluation)
+    measurement.check_positions(config.model.max_position_embeddings)
 
     def measure(engine: TrainingEngine) -> dict[str, float | None]:
         with live_model(engine, vocab_size=tokenizer.vocab_size) as model:

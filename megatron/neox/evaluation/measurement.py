@@ -13,7 +13,7 @@ from megatron.neox.engine.grid import ProcessGrid
 from megatron.neox.errors import ConfigError
 from megatron.neox.evaluation.contamination import find_seen
 from megatron.neox.evaluation.harness import Harness
-from megatron.neox.evaluation.task import Task, TaskResult, build_tasks
+from megatron.neox.evaluation.task import ChecksPositions, Task, TaskResult, build_tasks
 from megatron.neox.evaluation.tasks.code_perplexity import CodePerplexity
 from megatron.neox.generation.language_model import LanguageModel
 from megatron.neox.generation.workers import Workers
@@ -39,6 +39,16 @@ class Measurement:
         self._tasks = build_tasks(settings, names)
         _mark_seen(settings, self._tasks)
         on_main_rank(lambda: self._harness.load(self._harness_names))
+
+    def check_positions(self, max_positions: int) -> None:
+        """Refuse a model that is too short for a task, before it is trained.
+
+        Raises:
+            ConfigError: it has too few positions.
+        """
+        for task in self._tasks.values():
+            if isinstance(task, ChecksPositions):
+                task.check_positions(max_positions)
 
     def run(
         self, model: LanguageModel, tokenizer: Tokenizer, grid: ProcessGrid

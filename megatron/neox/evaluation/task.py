@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from megatron.neox.config import EvaluationConfig
 from megatron.neox.errors import ConfigError, InputError, did_you_mean
@@ -39,6 +39,19 @@ class Task(Protocol):
 
     def run(self, model: LanguageModel, tokenizer: Tokenizer, workers: Workers) -> TaskResult:
         """Measure; called by all ranks, which get the same result."""
+        ...
+
+
+@runtime_checkable
+class ChecksPositions(Protocol):
+    """A task that can tell beforehand whether a model is long enough for it."""
+
+    def check_positions(self, max_positions: int) -> None:
+        """Refuse a model of so many positions, in tokens.
+
+        Raises:
+            ConfigError: they are too few.
+        """
         ...
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import deepspeed.pipe  # noqa: F401  imported before the ranks are forked, so that they need not
 import numpy as np
@@ -16,6 +16,7 @@ from megatron.neox.config import Config
 from megatron.neox.engine.build import build_training_engine
 from megatron.neox.engine.grid import ProcessGrid
 from megatron.neox.engine.live import live_model
+from megatron.neox.errors import ConfigError
 from megatron.neox.evaluation.in_training import prepare
 from megatron.neox.training.run import run
 from tests.forked_ranks import run_ranks
@@ -103,6 +104,12 @@ def test_several_validation_datasets_have_losses_of_their_own(folder: Path) -> N
     assert lines[1]["validation_loss/python"] == pytest.approx(lines[1]["validation_loss"], rel=0.2)
     blended = train(folder, "one", **{**keys, "valid_data_paths": paths[:1]})
     assert not any(key.startswith("validation_loss/") for line in blended for key in line)
+
+
+def test_a_model_too_short_for_a_task_is_refused_before_it_is_trained(folder: Path) -> None:
+    keys = {**TINY, **TASKS, "eval_tasks": ["validation_loss"], "eval_data_path": str(folder / "files")}
+    with pytest.raises(ConfigError, match="seq_length is 1024, and the model has 32 positions"):
+        prepare(Config.from_flat({**keys, "data_path": "unread"}), cast(ProcessGrid, None))
 
 
 def generators(config: Config) -> list[Any]:

@@ -100,6 +100,21 @@ class ValidationLoss:
             for _ in self._texts(Tally()):
                 break
 
+    def check_positions(self, max_positions: int) -> None:
+        """Refuse a model whose positions a sequence does not fit into.
+
+        Raises:
+            ConfigError: it has too few.
+        """
+        if self._seq_length > max_positions:
+            raise ConfigError(
+                [
+                    f"validation_loss: seq_length is {self._seq_length}, and the model has {max_positions} "
+                    'positions; give the option: --set \'eval_task_options={"validation_loss": {"seq_length": '
+                    f"{max_positions}}}}}'"
+                ]
+            )
+
     def run(self, model: LanguageModel, tokenizer: Tokenizer, workers: Workers) -> TaskResult:
         """Score all sequences, shared among the copies of the model.
 
@@ -108,14 +123,7 @@ class ValidationLoss:
             InputError: there is not enough text for one sequence, or a record is damaged.
             NeoXError: the model's logits are not numbers.
         """
-        if self._seq_length > model.max_positions:
-            raise ConfigError(
-                [
-                    f"validation_loss: seq_length is {self._seq_length}, and the model has {model.max_positions} "
-                    'positions; give the option: --set eval_task_options={"validation_loss": {"seq_length": '
-                    f"{model.max_positions}}}}}"
-                ]
-            )
+        self.check_positions(model.max_positions)
         tally = Tally()
         sequences = self._sequences(tokenizer, tally)
         scorer = TokenScorer(
