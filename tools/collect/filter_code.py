@@ -73,9 +73,13 @@ def main(arguments: Sequence[str]) -> None:
     options = _parser().parse_args(arguments)
     stage = filter_stage(options.input, options.output, _chosen(options))
     summary = run_as_told(stage, options)
-    draw_funnel(steps_of([summary]), options.output / "funnel.png")
+    if summary is not None:
+        draw_funnel(steps_of([summary]), options.output / "funnel.png")
     if others := DEDUPLICATION.get(options.preset or ""):
-        print(f"{options.preset} also has {' and '.join(others)} deduplication: tools/collect/deduplicate.py")
+        near = f", then --near {others.near}" if others.near else ""
+        print(
+            f"{options.preset} also leaves out copies: tools/collect/deduplicate.py --key {others.key}{near}"
+        )
 
 
 if __name__ == "__main__":

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from megatron.neox.corpus.counts import Counts
-from megatron.neox.corpus.filters import Filter, first_reason
+from megatron.neox.corpus.filters import Filter, reasons_of
 from megatron.neox.corpus.rewriting import describe_input, documents, rewrite_shard
 from megatron.neox.corpus.shards import find_shards
-from megatron.neox.corpus.stage import Phase, Stage
+from megatron.neox.corpus.stage import Phase, Stage, fingerprint
 from megatron.neox.errors import InputError, UserError
 from megatron.neox.plugins import filters as registry
 
@@ -43,8 +43,9 @@ class FilterShards:
             import pyarrow as pa
 
             mask = []
-            for document, size in zip(documents(batch), batch.column("size").to_pylist()):
-                reason = first_reason(document, checks)
+            files = list(documents(batch))
+            sizes = batch.column("size").to_pylist()
+            for document, size, reason in zip(files, sizes, reasons_of(files, checks)):
                 mask.append(reason is None)
                 if reason is None:
                     counts.keep(document.language, size)
@@ -71,8 +72,17 @@ def filter_stage(folder: Path, output: Path, chosen: Chosen) -> Stage:
     filters = json.dumps(chosen)
     _build(filters)
     task = FilterShards(folder, output, filters)
-    settings = {"input": describe_input(folder), "filters": json.loads(filters)}
+    told = {name: {key: _identity(key, value) for key, value in chosen[name].items()} for name in chosen}
+    settings = {"input": describe_input(folder), "filters": told}
     return Stage("filter", output, settings, [Phase("filter", len(find_shards(folder)), task.run)])
+
+
+def _identity(option: str, value: Any) -> Any:
+    """An option as settings say it: of a file what is in it, not where it lies."""
+    path = Path(value) if isinstance(value, str) else None
+    if path is not None and option == "tokenizer" and path.is_dir():
+        path /= "tokenizer.json"
+    return f"{path.name}, SHA-256 {fingerprint([path])}" if path is not None and path.is_file() else value
 
 
 def read_options(path: Path) -> dict[str, dict[str, Any]]:

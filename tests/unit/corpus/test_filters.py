@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from megatron.neox.corpus.document import Document
-from megatron.neox.corpus.filters import Binary, Empty, first_reason
+from megatron.neox.corpus.filters import Binary, Empty, first_reason, reasons_of
 from megatron.neox.errors import UserError
 from megatron.neox.plugins import filters
 
@@ -73,3 +74,20 @@ def test_monstrous_lines_take_bounded_time(data: bytes) -> None:
     checks = [part.value() for part in filters if part.name not in ("by_extension", "char_token_ratio")]
     reasons = [check(Document("a", data, is_file=True)) for check in checks]
     assert any(reasons)
+
+
+def test_reasons_of_many_are_those_of_each() -> None:
+    class Short:
+        """A filter of batches."""
+
+        def __call__(self, document: Document) -> str | None:
+            return self.of_batch([document])[0]
+
+        def of_batch(self, documents: Sequence[Document]) -> list[str | None]:
+            return ["short" if len(document.data) < 3 else None for document in documents]
+
+    documents = [
+        Document(str(n), data, False) for n, data in enumerate([b"", b"a\0", b"x", b"abc\0", b"abcd"])
+    ]
+    for checks in ([Empty(), Short(), Binary()], [Short(), Short(), Empty()], [Binary()], []):
+        assert reasons_of(documents, checks) == [first_reason(document, checks) for document in documents]

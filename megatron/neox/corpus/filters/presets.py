@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from megatron.neox.errors import UnknownPartError, did_you_mean
 
@@ -37,12 +37,20 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 }
 """Filters and their options, by the preset's name."""
 
-DEDUPLICATION: Mapping[str, tuple[str, ...]] = {
-    "codeparrot": ("exact",),
-    "codeparrot-2022": ("exact", "near"),
-    "bigcode": ("exact", "near"),
+
+class Deduplication(NamedTuple):
+    """What copies are left out: exact ones by a key, and near ones by a preset of tools/collect/deduplicate.py."""
+
+    key: Literal["raw", "normalized"]
+    near: str | None
+
+
+DEDUPLICATION: Mapping[str, Deduplication] = {
+    "codeparrot": Deduplication("normalized", None),
+    "codeparrot-2022": Deduplication("normalized", "codeparrot"),
+    "bigcode": Deduplication("raw", "bigcode"),
 }
-"""What the presets' authors do besides; other stages do it."""
+"""What the presets' authors do besides filtering; other stages do it."""
 
 
 def preset(name: str) -> dict[str, dict[str, Any]]:

@@ -1,0 +1,104 @@
+"""The stage that takes one side of a corpus that is divided into train and valid; a repository is on one side."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from megatron.neox.corpus.counts import Counts
+from megatron.neox.corpus.heldout import heldout_groups
+from megatron.neox.corpus.import_dataset import NO_NAME
+from megatron.neox.corpus.rewriting import describe_input, rewrite_shard
+from megatron.neox.corpus.shards import find_shards, read_batches
+from megatron.neox.corpus.stage import Phase, Stage
+from megatron.neox.errors import InputError
+
+if TYPE_CHECKING:
+    import pyarrow
+
+log = logging.getLogger(__name__)
+
+Side = Literal["train", "valid"]
+
+
+@dataclass(frozen=True)
+class SplitShards:
+    """Shards with the files of one side."""
+
+    input: Path
+    output: Path
+    side: Side
+    share: float
+    seed: int
+
+    def run(self, number: int) -> Counts:
+        """Take the side's files of a shard."""
+        counts = Counts()
+        valid = _valid_repositories(self.input, self.share, self.seed)
+
+        def take(batch: pyarrow.RecordBatch) -> pyarrow.RecordBatch:
+            import pyarrow as pa
+
+            names = ("repository", "sha256", "language", "size")
+            mask = []
+            for repository, digest, language, size in zip(*(batch.column(n).to_pylist() for n in names)):
+                is_valid = self._is_drawn(digest) if repository in ("", NO_NAME) else repository in valid
+                mask.append(is_valid == (self.side == "valid"))
+                if mask[-1]:
+                    counts.keep(language, size)
+                else:
+                    counts.leave_out("other_side", language, size)
+            return batch.filter(pa.array(mask, pa.bool_()))
+
+        source = find_shards(self.input)[number]
+        rewrite_shard(source, self.output / source.name, take)
+        return counts
+
+    def _is_drawn(self, digest: str) -> bool:
+        hashed = sha256(f"{self.seed}\0{digest}".encode()).digest()
+        return int.from_bytes(hashed[:8], "big") < self.share * 2**64
+
+
+def split_stage(folder: Path, output: Path, side: Side, *, share: float, seed: int) -> Stage:
+    """The stage that takes one side of the shards in `folder`.
+
+    Repositories are drawn by the hashes of their names under a seed until valid has its share of the bytes; of files
+    whose repository is not known each is drawn by its own hash.
+
+    Args:
+        share: of the bytes, about, that go to valid; 0 sends all to train.
+
+    Raises:
+        InputError: the folder holds no finished shards, or one repository alone.
+    """
+    _valid_repositories(folder, share, seed)
+    task = SplitShards(folder, output, side, share, seed)
+    settings = {"input": describe_input(folder), "side": side, "valid_share": share, "seed": seed}
+    return Stage(f"split {side}", output, settings, [Phase("split", len(find_shards(folder)), task.run)])
+
+
+@lru_cache(maxsize=1)
+def _valid_repositories(folder: Path, share: float, seed: int) -> frozenset[str]:
+    sizes: Counter[bytes] = Counter()
+    unknown = 0
+    for shard in find_shards(folder):
+        for batch in read_batches(shard, ["repository", "size"], num_rows=1 << 16):
+            for repository, size in zip(*(column.to_pylist() for column in batch.columns)):
+                if repository in ("", NO_NAME):
+                    unknown += 1
+                else:
+                    sizes[repository.encode()] += size
+    if unknown:
+        log.info("%s files of no known repository are divided file by file", f"{unknown:,}")
+    if not sizes or share == 0:
+        return frozenset()
+    if len(sizes) == 1:
+        raise InputError(
+            f"{folder} holds one repository, which cannot be divided; --valid-share 0 keeps it in train"
+        )
+    return frozenset(name.decode() for name in heldout_groups(sizes, share=share, seed=seed))
