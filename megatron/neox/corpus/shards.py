@@ -19,7 +19,7 @@ from megatron.neox.files import appearing
 if TYPE_CHECKING:
     import pyarrow
 
-_ROW_GROUP_BYTES = 32 << 20  # of content: what a reader holds at once
+_ROW_GROUP_BYTES = 8 << 20  # of content: what a writer holds, and a reader of whole groups
 _BATCH_ROWS = 512
 _ESCAPE = re.compile(rb"[\x00-\x1f\x7f\\]")
 _ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
