@@ -87,7 +87,7 @@ def _fetch(name: str, file: str) -> Path | None:
     except EntryNotFoundError as error:
         if isinstance(error, HfHubHTTPError):
             return None
-        raise ResourceError(f"{name} is no folder here, and the Hugging Face hub cannot be reached") from None
+        raise ResourceError(_unreachable(name, "no connection")) from None
     except HfHubHTTPError as error:
         raise InputError(
             f"{name} is neither a folder here nor a model on the Hugging Face hub that you may read "
@@ -99,10 +99,14 @@ def _fetch(name: str, file: str) -> Path | None:
         ) from error
     except (HTTPError, OSError, ValueError, RuntimeError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ResourceError(
-            f"{name} is no folder here, and the Hugging Face hub cannot be reached ({reason}); download its "
-            "tokenizer.json elsewhere, and give the folder"
-        ) from None
+        raise ResourceError(_unreachable(name, reason)) from None
+
+
+def _unreachable(name: str, reason: str) -> str:
+    return (
+        f"{name} is no folder here, and the Hugging Face hub cannot be reached ({reason}); download its tokenizer.json "
+        "and tokenizer_config.json elsewhere, and give their folder, or give --vocab-file and --merge-file"
+    )
 
 
 def _id_of(token: Any, tokenizer: HFTokenizer) -> int | None:
