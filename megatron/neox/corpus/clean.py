@@ -10,7 +10,7 @@ from typing import Any
 from megatron.neox.corpus.deduplication.exact import ExactDuplicates
 from megatron.neox.corpus.deduplication.near import PRESETS as NEAR_PRESETS
 from megatron.neox.corpus.deduplication.near import NearDuplicates
-from megatron.neox.corpus.filter_stage import filter_stage
+from megatron.neox.corpus.filter_stage import build_filters, filter_stage
 from megatron.neox.corpus.filters.presets import DEDUPLICATION, preset
 from megatron.neox.corpus.import_dataset import ImportSettings, columns_of, importing
 from megatron.neox.corpus.protect import Protection, protect_stage
@@ -58,6 +58,7 @@ def plan(settings: CleanSettings) -> list[Step]:
         raise UserError(f"the preset {settings.preset} asks no tokenizer; leave it out")
     if "char_token_ratio" in filters:
         filters["char_token_ratio"].update(settings.tokenizer)
+    build_filters(filters)  # so that a mistake is told before any work
     steps: list[Step] = []
     if not is_shards(Path(settings.input)):
         imported = folder / "imported"

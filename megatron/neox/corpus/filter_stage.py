@@ -70,7 +70,7 @@ def filter_stage(folder: Path, output: Path, chosen: Chosen) -> Stage:
             "no filter is chosen; --preset or --filters names some (./deepy.py plugins filter lists all)"
         )
     filters = json.dumps(chosen)
-    _build(filters)
+    build_filters(chosen)
     task = FilterShards(folder, output, filters)
     told = {name: {key: _identity(key, value) for key, value in chosen[name].items()} for name in chosen}
     settings = {"input": describe_input(folder), "filters": told}
@@ -111,6 +111,15 @@ def choose(base: Chosen, names: Sequence[str], options: Chosen) -> dict[str, dic
     for name in (*names, *options):
         chosen.setdefault(name, {}).update(options.get(name, {}))
     return chosen
+
+
+def build_filters(chosen: Chosen) -> list[Filter]:
+    """The filters.
+
+    Raises:
+        UserError: there is no such filter, or it has no such option.
+    """
+    return _build(json.dumps(chosen))
 
 
 @lru_cache(maxsize=2)
