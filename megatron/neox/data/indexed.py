@@ -20,7 +20,7 @@ import logging
 import os
 import struct
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -108,6 +108,15 @@ class IndexedDataset:
     def __getitem__(self, index: int) -> np.ndarray:
         """Ids of one sequence, in the dataset's own type; a view of the map."""
         return self.read(index)
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """All ids in order, in blocks of bounded size; views of the map."""
+        ends = np.cumsum(self.sizes, dtype=np.int64) * self.dtype.itemsize
+        if len(ends) and np.array_equal(self._pointers[1:], ends[:-1]) and self._pointers[0] == 0:
+            for start in range(0, int(ends[-1]), _COPY_BYTES):
+                yield self._tokens[start : min(start + _COPY_BYTES, int(ends[-1]))].view(self.dtype)
+        else:
+            yield from map(self.read, range(len(self)))
 
     @property
     def num_tokens(self) -> int:
@@ -220,7 +229,7 @@ class IndexedDatasetWriter:
         return len(self._borders) - 1
 
     def __enter__(self) -> IndexedDatasetWriter:
-        self._refuse_existing()
+        refuse_existing(self.prefix, overwrite=self._overwrite)
         try:
             self._bin_path.parent.mkdir(parents=True, exist_ok=True)
             self._file = _open_locked(_partial(self._bin_path))
@@ -231,14 +240,6 @@ class IndexedDatasetWriter:
             ) from error
         return self
 
-    def _refuse_existing(self) -> None:
-        existing = [str(path) for path in (self._bin_path, self._idx_path) if path.exists()]
-        if existing and not self._overwrite:
-            raise OutputError(
-                f"{' and '.join(existing)} exist already; give another --output-prefix, "
-                "or --overwrite to replace them"
-            )
-
     def add(self, ids: Sequence[int] | np.ndarray) -> None:
         """Append one document."""
         self.add_many(np.asarray(ids, dtype=np.int64), [len(ids)])
@@ -248,14 +249,33 @@ class IndexedDatasetWriter:
         if int(np.sum(sizes, dtype=np.int64)) != len(ids):
             raise DatasetError(f"{self.prefix}: the documents' sizes do not add up to {len(ids)} tokens")
         self._check_ids(ids)
+        self._add_sizes(sizes)
+        self._write(ids.astype(self.dtype, copy=False))
+
+    def add_file(self, path: Path, sizes: np.ndarray) -> None:
+        """Append documents whose ids lie end to end in a file, of the dataset's own type, `sizes[i]` tokens each.
+
+        Raises:
+            DatasetError: the file is longer or shorter than the sizes say.
+        """
+        expected = int(np.sum(sizes, dtype=np.int64)) * self.dtype.itemsize
+        if path.stat().st_size != expected:
+            raise DatasetError(
+                f"{path} has {path.stat().st_size} bytes, {expected} are needed; make it again with --overwrite"
+            )
+        self._add_sizes(sizes)
+        with path.open("rb") as file:
+            while block := file.read(_COPY_BYTES):
+                self._write_bytes(block)
+
+    def _add_sizes(self, sizes: Sequence[int] | np.ndarray) -> None:
         first = len(self._sizes)
         try:
             self._sizes.extend(int(size) for size in sizes)
         except OverflowError as error:
             raise DatasetError(f"{self.prefix}: a document has 2**31 tokens or more; divide it") from error
         self._borders.extend(range(first + 1, len(self._sizes) + 1))
-        self._write(ids.astype(self.dtype, copy=False))
-        self.num_tokens += len(ids)
+        self.num_tokens += int(np.sum(sizes, dtype=np.int64))
 
     def _check_ids(self, ids: np.ndarray) -> None:
         if len(ids) and ids.dtype != self.dtype:
@@ -280,13 +300,16 @@ class IndexedDatasetWriter:
         first = len(self._sizes)
         self._sizes.frombytes(np.ascontiguousarray(other.sizes).tobytes())
         self._borders.extend((other.document_index[1:] + first).tolist())
-        for index in range(len(other)):
-            self._write(other[index])
+        for block in other.blocks():
+            self._write(block)
         self.num_tokens += other.num_tokens
 
     def _write(self, ids: np.ndarray) -> None:
+        self._write_bytes(ids.tobytes())
+
+    def _write_bytes(self, data: bytes) -> None:
         try:
-            self._file.write(ids.tobytes())
+            self._file.write(data)
         except OSError as error:
             error.filename = error.filename or str(self._bin_path)
             raise
@@ -305,7 +328,7 @@ class IndexedDatasetWriter:
                 _partial(path).unlink(missing_ok=True)
 
     def _publish(self) -> None:
-        self._refuse_existing()
+        refuse_existing(self.prefix, overwrite=self._overwrite)
         _flush(self._file, self._bin_path)
         with open(_partial(self._idx_path), "wb") as file:
             self._write_index(file)
@@ -334,6 +357,20 @@ class IndexedDatasetWriter:
         file.write(sizes.astype("<i4", copy=False).tobytes())
         file.write(pointers.tobytes())
         file.write(np.frombuffer(self._borders, np.int64).astype("<i8", copy=False).tobytes())
+
+
+def refuse_existing(prefix: str | Path, *, overwrite: bool) -> None:
+    """Refuse to write where a dataset stands.
+
+    Raises:
+        OutputError: there is one, and it is not to be replaced.
+    """
+    existing = [str(path) for path in paths_of(prefix)[:2] if path.exists()]
+    if existing and not overwrite:
+        raise OutputError(
+            f"{' and '.join(existing)} exist already; give another --output-prefix, "
+            "or --overwrite to replace them"
+        )
 
 
 def _partial(path: Path) -> Path:
