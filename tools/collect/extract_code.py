@@ -75,6 +75,8 @@ def main(arguments: Sequence[str]) -> None:
         **{key: getattr(options, key) for key in keys}, manifests=tuple(options.manifest)
     )
     summary = run_as_told(extraction(settings), options)
+    if summary is None:  # Slurm has it now
+        return
     per_language = ", ".join(f"{count:,} {name}" for name, count in summary["repositories"].items())
     print(f"repositories: {per_language or 'none'}; taken: {summary['settings']['rule']}")
     if num_links := summary["numbers"].get(LINKS_OUT):

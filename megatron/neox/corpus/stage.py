@@ -126,16 +126,28 @@ class Stage:
         return summary
 
     def has_begun(self) -> bool:
-        """Whether any task is done."""
-        return any((self.state / "done").glob("*.json"))
+        """Whether more is done than the first task, which may have but looked at the input."""
+        return len(list((self.state / "done").glob("*.json"))) > 1
 
     def _done(self, phase: Phase, number: int) -> Path:
         return self.state / "done" / f"{phase.name}-{number:05d}.json"
 
 
+def counts_so_far(output: Path) -> Counts:
+    """What the tasks that are done have counted, of the stage that writes `output`."""
+    counts = Counts()
+    for done in (output / ".stage" / "done").glob("*.json"):
+        counts.merge(Counts.from_json(json.loads(done.read_text("utf-8"))))
+    return counts
+
+
 def work_folder(output: Path) -> Path:
     """Where the phases of the stage that writes `output` hand things to each other."""
     return output / ".stage" / "work"
+
+
+# (stage, phase, numbers of the tasks to do, how many at a time) -> what each counted.
+RunTasks = Callable[[Stage, Phase, Sequence[int], int], Iterator[Counts]]
 
 
 @dataclass(frozen=True)
@@ -156,15 +168,17 @@ def run_stage(
     resume: bool = False,
     overwrite: bool = False,
     report: Callable[[Step], None] = lambda _: None,
+    run_tasks: RunTasks | None = None,
 ) -> dict[str, Any]:
-    """Run a stage in processes of this machine; return its summary.
+    """Run a stage; return its summary.
 
-    Where it fails before any task is done, nothing is left of it.
+    Where it fails before anything much is done, nothing is left of it.
 
     Args:
         resume: go on with a run that was stopped; of one that is finished, do nothing.
         overwrite: begin anew where another run's output stands.
         report: called in this process after every task.
+        run_tasks: where the tasks run; none is `workers` processes of this machine.
 
     Raises:
         OutputError: the output exists and neither is asked for, other settings made it, it is no stage's, or
@@ -176,7 +190,7 @@ def run_stage(
             return finished
         try:
             for phase in stage.phases:
-                _run_phase(stage, phase, workers, report)
+                _run_phase(stage, phase, workers, report, run_tasks or _in_processes)
             return stage.finish()
         except BaseException:
             if not stage.has_begun():
@@ -248,14 +262,17 @@ def _refuse_other_settings(stage: Stage, found: Mapping[str, Any]) -> None:
         )
 
 
-def _run_phase(stage: Stage, phase: Phase, workers: int, report: Callable[[Step], None]) -> None:
+def _run_phase(
+    stage: Stage, phase: Phase, workers: int, report: Callable[[Step], None], run_tasks: RunTasks
+) -> None:
     pending, num_tasks = stage.pending(phase), phase.count()
     log.info("%s, %s: %d of %d tasks to do", stage.name, phase.name, len(pending), num_tasks)
-    for num_done, counts in enumerate(_results(stage, phase, pending, workers), num_tasks - len(pending) + 1):
+    results = run_tasks(stage, phase, pending, workers)
+    for num_done, counts in enumerate(results, num_tasks - len(pending) + 1):
         report(Step(phase.name, num_done, num_tasks, counts))
 
 
-def _results(stage: Stage, phase: Phase, pending: Sequence[int], workers: int) -> Iterator[Counts]:
+def _in_processes(stage: Stage, phase: Phase, pending: Sequence[int], workers: int) -> Iterator[Counts]:
     if workers <= 1 or len(pending) <= 1:
         for number in pending:
             yield stage.run_task(phase, number)
