@@ -45,8 +45,8 @@ def _add_input(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--input",
         required=True,
-        help="a folder (every file below it is a document), or .jsonl[.gz|.zst], .parquet and text files; "
-        "several, divided by commas",
+        help="a folder (every file below it is a document, or every row of its shards), or .jsonl[.gz|.zst], "
+        ".parquet and text files; several, divided by commas",
     )
     group.add_argument(
         "--jsonl-keys",
@@ -55,11 +55,16 @@ def _add_input(group: argparse._ArgumentGroup) -> None:
         metavar="KEY",
         help="keys of JSON records, a dataset each",
     )
-    group.add_argument("--text-column", default="text", metavar="NAME", help="column of parquet files")
+    group.add_argument(
+        "--text-column", metavar="NAME", help="column of parquet files (default: text, else content)"
+    )
     group.add_argument(
         "--num-docs", type=int, metavar="N", help="number of documents, if known, for the time left"
     )
     group.add_argument("--extensions", default="", metavar=".A,.B", help="take these files of a folder only")
+    group.add_argument(
+        "--filters", default="", metavar="A,B", help="plugins of kind filter, each may leave documents out"
+    )
     group.add_argument(
         "--keep-bom",
         action="store_true",
@@ -104,8 +109,13 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--dataset-impl", choices=["lazy", "cached", "mmap"], default="mmap", help="mmap is what is written"
     )
+    group.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
     group.add_argument("--overwrite", action="store_true", help="replace a dataset of that prefix")
-    group.add_argument("--workers", type=int, default=1, metavar="N", help="processes that encode")
+    group.add_argument("--workers", type=int, default=1, metavar="N", help="processes that read and encode")
+    group.add_argument(
+        "--engine", choices=["auto", "gigatoken", "tokenizer"], default="auto",
+        help="what encodes: gigatoken where it gives the tokenizer's ids (auto), or the tokenizer itself",
+    )  # fmt: skip
     group.add_argument(
         "--log-interval", type=int, default=100, metavar="N", help="documents between progress lines"
     )
@@ -166,12 +176,15 @@ def main(arguments: Sequence[str]) -> None:
         keys=options.jsonl_keys,
         text_column=options.text_column,
         extensions=[part for part in options.extensions.split(",") if part],
+        filters=[part for part in options.filters.split(",") if part],
         keep_byte_order_mark=options.keep_bom,
         fix_text=options.ftfy,
         workers=options.workers,
         seed=options.seed,
         num_documents=options.num_docs,
         log_interval=options.log_interval,
+        engine=options.engine,
+        resume=options.resume,
         overwrite=options.overwrite,
     )
     with closing(_Reporter()) as reporter:

@@ -144,7 +144,7 @@ def test_bad_inputs_are_named_with_a_remedy(work: Path) -> None:
         "VocabularyError\nother.txt does not belong to code-vocab.json": ["--merge-file", "other.txt"],
         "UnknownPartError\nno tokenizer is named 'GPT2'": ["--tokenizer-type", "GPT2"],
         "DependencyError\n--ftfy needs the package ftfy": ["--ftfy"],
-        "OutputError\ncannot write other.txt/code_text_document.bin": ["--output-prefix", "other.txt/code"],
+        "OutputError\ncannot write other.txt/code_text_document": ["--output-prefix", "other.txt/code"],
         "workers must be at least 1": ["--workers", "0", "--log-interval", "0"],
     }
     for message, changes in cases.items():
@@ -171,7 +171,7 @@ def test_a_full_disk_is_no_users_mistake(work: Path) -> None:
     assert "ResourceError\nno space left on the disk while writing" in done.stderr
     assert "code_text_document.bin" in done.stderr
     assert "Traceback" not in done.stderr
-    assert os.listdir(work / "Preprocessed") == []
+    assert os.listdir(work / "Preprocessed") == ["code_text_document.parts"]  # for --resume
 
 
 def children_of(process: int) -> list[int]:
@@ -187,20 +187,17 @@ def children_of(process: int) -> list[int]:
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_stopped_run_leaves_nothing_under_the_final_name(work: Path, how: signal.Signals) -> None:
-    for number in range(150):
-        (work / "Code" / f"{number}.py").write_text(f"x{number} = 1\n" * 8000)
-    command = [
-        sys.executable,
-        str(ROOT / "tools" / "preprocess_data.py"),
-        *POLYCODERS_COMMAND,
-        "--workers",
-        "2",
-    ]
-    process = subprocess.Popen(command, cwd=work, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    partial = work / "Preprocessed" / "code_text_document.bin.partial"
-    deadline = time.monotonic() + 60
-    while not (partial.exists() and partial.stat().st_size) and time.monotonic() < deadline:
+def test_a_stopped_run_goes_on_where_it_was(work: Path, how: signal.Signals) -> None:
+    for number in range(3000):
+        (work / "Code" / f"{number}.py").write_text(f"x{number} = 1\n" * 400)
+    command = [*POLYCODERS_COMMAND, "--workers", "2", "--engine", "tokenizer"]
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "tools" / "preprocess_data.py"), *command],
+        cwd=work, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    parts = work / "Preprocessed" / "code_text_document.parts"
+    deadline = time.monotonic() + 100
+    while len(list(parts.glob(".stage/done/*.json"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.02)
     workers = children_of(process.pid)
     if how is signal.SIGINT:
@@ -210,11 +207,20 @@ def test_a_stopped_run_leaves_nothing_under_the_final_name(work: Path, how: sign
     _, messages = process.communicate(timeout=60)
     assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}[how]
     assert "Traceback" not in messages
-    left = os.listdir(work / "Preprocessed")
-    assert left == (["code_text_document.bin.partial"] if how is signal.SIGKILL else [])
+    assert os.listdir(work / "Preprocessed") == ["code_text_document.parts"]
     while any(Path(f"/proc/{worker}").exists() for worker in workers) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
+    resumed = run("preprocess_data.py", *command, "--engine", "auto", "--resume", cwd=work)
+    assert resumed.returncode == 0, resumed.stderr
+    if how is signal.SIGKILL:
+        straight = run("preprocess_data.py", *POLYCODERS_COMMAND, "--output-prefix", "straight", cwd=work)
+        assert straight.returncode == 0, straight.stderr
+        for ending in (".bin", ".idx", ".json"):
+            one, other = (
+                work / f"{name}_text_document{ending}" for name in ("straight", "Preprocessed/code")
+            )
+            assert one.read_bytes() == other.read_bytes()
 
 
 def test_the_quick_starts_first_three_commands(tmp_path: Path) -> None:

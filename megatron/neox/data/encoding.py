@@ -59,6 +59,7 @@ class Encoder:
     def __init__(self, encoding: Encoding) -> None:
         tokenizer: Tokenizer = build_tokenizer(encoding.tokenizer)
         self.engine = batch_encoder(tokenizer, encoding.engine)
+        self.vocab_size = tokenizer.vocab_size
         self._eod = tokenizer.eod
         self._append_eod = encoding.append_eod
         self._fix_text = _load_ftfy() if encoding.fix_text else None
@@ -114,10 +115,10 @@ def encode_all(
     """
     encoder = Encoder(encoding)
     if workers <= 1:
-        with _one_thread():
+        with one_thread():
             yield from map(encoder.encode, chunks)
         return
-    with _one_thread(), worker_pool(workers, _start_worker, (encoding,)) as pool:
+    with one_thread(), worker_pool(workers, _start_worker, (encoding,)) as pool:
         yield from _in_order(pool, chunks, workers=workers)
 
 
@@ -137,7 +138,7 @@ def _in_order(pool: ProcessPoolExecutor, chunks: Iterator[Chunk], *, workers: in
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Each process encodes with one thread: --workers says how many cores are used."""
     name = "TOKENIZERS_PARALLELISM"
     before = os.environ.get(name)

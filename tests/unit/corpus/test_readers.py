@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +12,10 @@ import zstandard
 from pyarrow import parquet
 
 from megatron.neox.corpus.document import Document, Tally
-from megatron.neox.corpus.readers import read_jsonl, read_parquet, read_text, reader_name
+from megatron.neox.corpus.readers import parts_of, read_jsonl, read_parquet, read_text, reader_name
 from megatron.neox.corpus.texts import usable_texts
 from megatron.neox.errors import InputError
+from megatron.neox.plugins import readers
 
 LINES = (
     b'{"text": "a\\r\\n", "id": 1}\n\n{"text": null}\n'
@@ -132,3 +134,35 @@ def test_a_path_finds_its_reader(tmp_path: Path) -> None:
         reader_name(tmp_path / "pipe")
     with pytest.raises(InputError, match="absent does not exist"):
         reader_name(tmp_path / "absent")
+
+
+def test_pieces_of_an_input_are_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("megatron.neox.corpus.readers.directory._FILES_AT_ONCE", 2)
+    monkeypatch.setattr("megatron.neox.corpus.readers.jsonl._PART_BYTES", 40)
+    monkeypatch.setattr("megatron.neox.corpus.readers.parquet._PART_BYTES", 1)
+    texts = [f"text {number}" * (number % 4) for number in range(1, 12)]
+    (tmp_path / "tree").mkdir()
+    for number, text in enumerate(texts):
+        (tmp_path / "tree" / f"{number:02d}.py").write_text(text)
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    parquet.write_table(pyarrow.table({"text": texts}), tmp_path / "a.parquet", row_group_size=3)
+    for path, num_parts in ((tmp_path / "tree", 6), (tmp_path / "a.jsonl", 6), (tmp_path / "a.parquet", 4)):
+        name = reader_name(path)
+        parts = list(parts_of(name, path, Tally()))
+        assert len(parts) == num_parts
+        found = [
+            document.data.decode()
+            for part in json.loads(json.dumps(parts))
+            for document in readers.build(name, path, Tally(), options={"part": part})
+        ]
+        assert found == texts
+
+
+def test_a_bad_line_of_a_later_piece_has_its_number_in_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("megatron.neox.corpus.readers.jsonl._PART_BYTES", 30)
+    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n' * 9 + "{\n")
+    *_, last = parts_of("jsonl", tmp_path / "a.jsonl", Tally())
+    with pytest.raises(InputError, match=r"a\.jsonl:10: not JSON"):
+        list(read_jsonl(tmp_path / "a.jsonl", Tally(), part=last))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
@@ -20,47 +21,85 @@ from megatron.neox.plugins import readers
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
+_PART_BYTES = 64 << 20
 _PACKED_BYTES = 64 << 10  # read at once; what comes out of them is in memory
 
 
+def jsonl_parts(path: Path) -> Iterator[list[int] | None]:
+    """Spans of whole lines, the first byte and the one behind the last; a compressed file is one piece."""
+    if path.name.lower().endswith((".gz", ".zst")):
+        yield None
+        return
+    with _open(path) as lines:
+        size, start = os.fstat(lines.fileno()).st_size, 0
+        while start < size:
+            lines.seek(min(start + _PART_BYTES, size) - 1)
+            lines.readline()
+            yield [start, lines.tell()]
+            start = lines.tell()
+
+
 @readers.register("jsonl")
-def read_jsonl(path: Path, tally: Tally, *, key: str = "text") -> Iterator[Document]:
+def read_jsonl(
+    path: Path, tally: Tally, *, key: str = "text", part: Sequence[int] | None = None
+) -> Iterator[Document]:
     """The text under `key` of each line is a document; .gz and .zst are unpacked as they are read.
 
     Left out, counted: blank_line, no_text (the key absent or null), not_utf8 (a lone surrogate).
+
+    Args:
+        part: bytes to read, the first and the one behind the last, lines being whole; none reads all.
 
     Raises:
         InputError: a line (named) is no JSON object, its value is not text, or the archive is damaged.
     """
     with _open(path) as lines:
+        start, stop = part or (0, None)
+        if start:
+            lines.seek(start)
         for number, line in enumerate(lines, start=1):
+            if stop is not None and start >= stop:
+                return
             if not line.strip():
                 tally.skip("blank_line")
-                continue
-            text = _text(line, key, f"{path}:{number}")
-            if text is None:
+            elif (text := _text(line, key, path, number, before=part[0] if part else 0)) is None:
                 tally.skip("no_text")
-                continue
-            try:
-                yield Document(f"{path}:{number}", text.encode(), is_file=False)
-            except UnicodeEncodeError:
-                tally.skip("not_utf8")
+            else:
+                try:
+                    yield Document(f"{path}:{start if stop else number}", text.encode(), is_file=False)
+                except UnicodeEncodeError:
+                    tally.skip("not_utf8")
+            if stop is not None:
+                start += len(line)
 
 
-def _text(line: bytes, key: str, place: str) -> str | None:
+def _text(line: bytes, key: str, path: Path, number: int, *, before: int) -> str | None:
+    """The text of a record; `number` counts the lines behind the first `before` bytes of the file."""
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
+        place = _place(path, number, before)
         raise InputError(f"{place}: not JSON: {error}; a .jsonl file has one object a line") from error
     if not isinstance(record, dict):
+        place = _place(path, number, before)
         raise InputError(f'{place}: a record is an object such as {{"{key}": ...}}, this is {line[:60]!r}')
     text = record.get(key)
     if text is not None and not isinstance(text, str):
+        place = _place(path, number, before)
         raise InputError(
             f"{place}: {key} holds {type(text).__name__}, not text; --jsonl-keys names the keys to tokenize "
             f"(this record has: {', '.join(map(str, record))})"
         )
     return text
+
+
+def _place(path: Path, number: int, before: int) -> str:
+    """`path:line`; the lines of earlier pieces are counted only now that somebody wants to know."""
+    with path.open("rb") as file:
+        while before > 0 and (block := file.read(min(before, 1 << 20))):
+            number += block.count(b"\n")
+            before -= len(block)
+    return f"{path}:{number}"
 
 
 @contextmanager

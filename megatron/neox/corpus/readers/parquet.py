@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,34 +11,73 @@ from megatron.neox.corpus.document import Document, Tally
 from megatron.neox.errors import InputError, did_you_mean
 from megatron.neox.plugins import readers
 
+_PART_BYTES = 64 << 20
 _ROWS_AT_ONCE = 256  # bounds memory: rows of code are a few kB, some a few MB
 
 
+def parquet_parts(path: Path) -> Iterator[list[int]]:
+    """Row groups, the first and the one behind the last of each piece.
+
+    Raises:
+        InputError: not a parquet file.
+    """
+    with _opened(path) as file:
+        first, num_bytes = 0, 0
+        for number in range(file.num_row_groups):
+            num_bytes += file.metadata.row_group(number).total_byte_size
+            if num_bytes >= _PART_BYTES:
+                yield [first, number + 1]
+                first, num_bytes = number + 1, 0
+        if first < file.num_row_groups:
+            yield [first, file.num_row_groups]
+
+
 @readers.register("parquet")
-def read_parquet(path: Path, tally: Tally, *, column: str = "text") -> Iterator[Document]:
+def read_parquet(
+    path: Path, tally: Tally, *, column: str | None = None, part: Sequence[int] | None = None
+) -> Iterator[Document]:
     """The text in `column` of each row is a document; null cells are left out, counted as no_text.
+
+    Args:
+        column: none is `text`, or `content` where there is no column of that name.
+        part: row groups to read, the first and the one behind the last; none reads all.
 
     Raises:
         InputError: not a parquet file, no such column, or a column of something other than text or bytes.
     """
+    with _opened(path) as file:
+        column = _chosen_column(file.schema_arrow, column, path)
+        groups = range(*part) if part else range(file.num_row_groups)
+        row = sum(file.metadata.row_group(number).num_rows for number in range(groups.start))
+        for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE, row_groups=list(groups), columns=[column]):
+            for cell in batch.column(0):
+                row += 1
+                if cell.is_valid:
+                    yield Document(f"{path}:{row}", cell.as_buffer().to_pybytes(), is_file=False)
+                else:
+                    tally.skip("no_text")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The file; what is wrong with it may show while it is read."""
     import pyarrow
     from pyarrow import parquet
 
     try:
         with parquet.ParquetFile(path) as file:
-            _check_column(file.schema_arrow, column, path)
-            row = 0
-            for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE, columns=[column]):
-                for cell in batch.column(0):
-                    row += 1
-                    if cell.is_valid:
-                        yield Document(f"{path}:{row}", cell.as_buffer().to_pybytes(), is_file=False)
-                    else:
-                        tally.skip("no_text")
+            yield file
     except (pyarrow.ArrowException, OSError) as error:
         raise InputError(
             f"{path} is not a readable parquet file: {error}; fetch or write it again"
         ) from error
+
+
+def _chosen_column(schema: Any, column: str | None, path: Path) -> str:
+    if column is None:
+        column = next((name for name in ("text", "content") if name in schema.names), "text")
+    _check_column(schema, column, path)
+    return column
 
 
 def _check_column(schema: Any, column: str, path: Path) -> None:
