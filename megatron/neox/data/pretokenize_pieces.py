@@ -73,7 +73,7 @@ def _texts(path: Path, column: str, reading: Reading) -> Iterator[tuple[Any, int
     from pyarrow import compute, parquet
 
     try:
-        with parquet.ParquetFile(path, buffer_size=_BUFFER_BYTES) as file:
+        with parquet.ParquetFile(path, buffer_size=_BUFFER_BYTES, pre_buffer=False) as file:
             _check_column(file.schema_arrow, column, path)
             if not file.metadata.num_rows:
                 raise InputError(f"{path} has no rows: there is nothing to tokenize")

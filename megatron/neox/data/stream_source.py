@@ -20,6 +20,7 @@ SCHEME = "stream:"
 IDS_COLUMN = "input_ids"
 """The column of documents that are ids already."""
 
+_BUFFER_BYTES = 1 << 20  # a file of one row group would be read whole otherwise
 _HUB = "hf://datasets/"
 
 Content = str | list[int]
@@ -84,9 +85,9 @@ class FileSource:
         if self.column == IDS_COLUMN and kind == "parquet":
             yield from _ids(file)
             return
-        options = {"key": self.column, "column": self.column}
         tally = Tally()
-        yield from usable_texts(readers.build(kind, file, tally, **options), tally)
+        documents = readers.build(kind, file, tally, key=self.column, column=self.column)
+        yield from usable_texts(documents, tally)
 
 
 def _check_column(file: Path, column: str) -> None:
@@ -109,7 +110,7 @@ def _check_column(file: Path, column: str) -> None:
 def _ids(file: Path) -> Iterator[list[int]]:
     from pyarrow import parquet
 
-    with parquet.ParquetFile(file) as opened:
+    with parquet.ParquetFile(file, buffer_size=_BUFFER_BYTES, pre_buffer=False) as opened:
         for batch in opened.iter_batches(batch_size=64, columns=[IDS_COLUMN]):
             for cell in batch.column(0):
                 if cell.is_valid:
