@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import parquet
 
-from megatron.neox.corpus.counts import Amount, Counts
+from megatron.neox.corpus.counts import Counts
 from megatron.neox.corpus.deduplication.parts import column, read_part, write_parts
 from megatron.neox.corpus.shards import new_shard, read_batches
 from megatron.neox.corpus.stage import SUMMARY, fingerprint
@@ -56,7 +56,7 @@ def best_first(rows: pa.Table, group: str) -> pa.Table:
     ranked = rows.set_column(rows.column_names.index("stars"), "stars", pc.fill_null(rows["stars"], -1))
     keys = [(group, "ascending"), ("stars", "descending")]
     keys += [(name, "ascending") for name in ("repository", "path", "language", "shard", "row")]
-    return ranked.take(pc.sort_indices(ranked, sort_keys=keys))
+    return ranked.sort_by(keys)
 
 
 def write_drops(path: Path, rows: pa.Table, reason: np.ndarray, num_shards: int) -> None:
@@ -105,7 +105,7 @@ def _groups(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
 def _count(counts: Counts, rows: pa.Table, fate: np.ndarray, reasons: Sequence[str]) -> None:
     table = pa.table({"language": rows["language"], "size": rows["size"], "fate": fate})
     sums = table.group_by(["language", "fate"]).aggregate([("size", "count"), ("size", "sum")])
-    for entry in sums.to_pylist():
-        amounts = counts.left_out[reasons[entry["fate"] - 1]] if entry["fate"] else counts.kept
-        amount: Amount = amounts[entry["language"]]
-        amount.add(entry["size_count"], entry["size_sum"])
+    names = ("language", "fate", "size_count", "size_sum")
+    for language, code, num_files, num_bytes in zip(*(sums.column(name).to_pylist() for name in names)):
+        amounts = counts.left_out[reasons[code - 1]] if code else counts.kept
+        amounts[language].add(num_files, num_bytes)

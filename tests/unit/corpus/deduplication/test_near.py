@@ -9,10 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from megatron.neox.corpus.deduplication.exact import ExactDuplicates
 from megatron.neox.corpus.deduplication.near import PRESETS, NearDuplicates
 from megatron.neox.corpus.deduplication.parts import column, read_part
 from megatron.neox.corpus.shards import SourceFile
 from megatron.neox.corpus.stage import run_stage
+from megatron.neox.corpus.staging import lock_folder
+from megatron.neox.errors import OutputError
 from tests.unit.corpus.deduplication.files import contents, read_all, source, write_shards
 from tests.unit.corpus.deduplication.test_shingles import plain
 
@@ -166,3 +169,36 @@ def test_sketches_of_long_files_settle_pairs_too(tmp_path: Path) -> None:
     assert all(np.greater([len(file.content) for file in files], 60_000))
     run_stage(NearDuplicates(write_shards(tmp_path / "in", files), tmp_path / "out").stage())
     assert [file.path for file in read_all(tmp_path / "out")] == ["long.py", "half.py"]
+
+
+ODD = "\n".join(f"def f{number}(x):\n\treturn x + {number}" for number in range(60)) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "stays_after"),
+    [
+        ("dup_of_ok.py", ODD, set()),
+        ("ws_dup_of_ok.py", ODD.replace("\t", "    "), {"raw"}),
+        ("near_dup_of_ok.py", ODD.replace("f7(", "g7("), {"raw", "normalized"}),
+        ("other.py", ODD.replace("return x", "raise KeyError, x"), {"raw", "normalized", "near"}),
+    ],
+)
+def test_copies_of_the_crafted_tree(tmp_path: Path, name: str, content: str, stays_after: set[str]) -> None:
+    files = [source(content, name), source(ODD, "ok.py", repository="org/starred", stars=9)]
+    shards = write_shards(tmp_path / "in", files)
+    stages = {
+        "raw": ExactDuplicates(shards, tmp_path / "raw").stage(),
+        "normalized": ExactDuplicates(shards, tmp_path / "normalized", "normalized").stage(),
+        "near": NearDuplicates(shards, tmp_path / "near").stage(),
+    }
+    for key, stage in stages.items():
+        run_stage(stage)
+        kept = {file.path for file in read_all(tmp_path / key)}
+        assert kept == ({name, "ok.py"} if key in stays_after else {"ok.py"})
+
+
+def test_two_runs_at_once(tmp_path: Path) -> None:
+    shards = write_shards(tmp_path / "in", [source(ODD, "a.py")])
+    (tmp_path / "out").mkdir()
+    with lock_folder(tmp_path / "out"), pytest.raises(OutputError, match="another run is writing"):
+        run_stage(NearDuplicates(shards, tmp_path / "out").stage())

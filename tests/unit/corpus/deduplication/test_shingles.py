@@ -31,7 +31,21 @@ def plain(text: bytes, shingling: Shingling) -> set[bytes | tuple[bytes, ...]]:
 
 def random_texts() -> list[bytes]:
     chance = random.Random(5)
-    words = [b"alpha", b"b", b"_c1", b"if", b"(", b"+ =", b"\n", b"\t\t", "日本é".encode(), b"0", b"x" * 40, b"y" * 300, b"z" * 8]
+    words = [
+        b"alpha",
+        b"b",
+        b"_c1",
+        b"if",
+        b"(",
+        b"+ =",
+        b"\n",
+        b"\t\t",
+        "日本é".encode(),
+        b"0",
+        b"x" * 40,
+        b"y" * 300,
+        b"z" * 8,
+    ]
     texts = [b" ".join(chance.choices(words, k=chance.randrange(60))) for _ in range(60)]
     return [b"", *texts, b"short", b"", b"a" * 15, b"a" * 16, b"a" * 17, texts[3], b"\xff\xfe bad", b"end"]
 
