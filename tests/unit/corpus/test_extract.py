@@ -97,7 +97,7 @@ def test_files_in_the_language_of_the_tree_with_what_is_known(clones: Path, tmp_
 
 def test_all_languages_and_a_manifest_beside(clones: Path, tmp_path: Path) -> None:
     manifest = tmp_path / "manifest.jsonl"
-    row = {"language": "C", "name": "org/two", "url": "u", "stars": 1, "license": "GPL-2.0"}
+    row = {"language": "C", "name": "org/two", "url": "https://x/u", "stars": 1, "license": "GPL-2.0"}
     manifest.write_text(json.dumps(row))
     rows, _ = extract(clones, tmp_path / "out", all_languages=True, manifests=(manifest,))
     assert {row.path: row.language for row in rows} == {
@@ -220,7 +220,7 @@ def test_what_is_no_tree_of_repositories_is_told(clones: Path, tmp_path: Path) -
             extract(source, tmp_path / "out")
     extract(clones, tmp_path / "out")
     with (clones / "clones.jsonl").open("a") as file:
-        file.write('{"language": "Python", "name": "org/one", "url": "u", "stars": 71}\n')
+        file.write('{"language": "Python", "name": "org/one", "url": "https://x/u", "stars": 71}\n')
     settings = ExtractSettings(input=clones, output=tmp_path / "out")
     with pytest.raises(OutputError, match="other settings: repositories was"):
         run_stage(extraction(settings), resume=True)
