@@ -108,4 +108,4 @@ def _count(counts: Counts, rows: pa.Table, fate: np.ndarray, reasons: Sequence[s
     names = ("language", "fate", "size_count", "size_sum")
     for language, code, num_files, num_bytes in zip(*(sums.column(name).to_pylist() for name in names)):
         amounts = counts.left_out[reasons[code - 1]] if code else counts.kept
-        amounts[language].add(num_files, num_bytes)
+        amounts[str(language)].add(num_files, num_bytes)
