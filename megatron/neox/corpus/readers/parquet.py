@@ -65,7 +65,7 @@ def _opened(path: Path) -> Iterator[Any]:
     from pyarrow import parquet
 
     try:
-        with parquet.ParquetFile(path) as file:
+        with parquet.ParquetFile(path, pre_buffer=False) as file:  # else a whole row group at once
             yield file
     except (pyarrow.ArrowException, OSError) as error:
         raise InputError(
