@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 _ROW_GROUP_BYTES = 32 << 20
+_BATCH_ROWS = 64  # files of 1 MiB each are 64 MiB then
 
 
 def describe_input(folder: Path) -> dict[str, Any]:
@@ -32,7 +33,7 @@ def rewrite_shard(
 ) -> None:
     """Write what `change` gives for a few hundred rows of `source` at once, in row groups of bounded size."""
     with new_shard(target) as shard:
-        for group in _grouped(change(batch) for batch in read_batches(source)):
+        for group in _grouped(change(batch) for batch in read_batches(source, num_rows=_BATCH_ROWS)):
             shard.write_batch(group)
 
 

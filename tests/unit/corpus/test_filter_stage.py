@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import json
-import os
 import subprocess
 import sys
 import time
@@ -150,25 +148,3 @@ def test_a_killed_run_resumed_is_the_straight_run(tmp_path: Path) -> None:
 @pytest.mark.chaos
 def test_fifty_killed_runs_resumed_are_the_straight_run(tmp_path: Path) -> None:
     check_kills(tmp_path, 50)
-
-
-@pytest.mark.long
-def test_memory_does_not_grow_with_the_input(tmp_path: Path) -> None:
-    """Peak memory of a task over one shard of 20 MB and one of 200 MB of text, in processes of their own."""
-    text = "".join(f"value_{n} = compute({n}, {n * 7919 % 104729})\n" for n in range(2000))
-    peaks = []
-    for size in (25, 250):
-        rows = [row(n, f"# {n}\n{text}") for n in range(int(size * 1e6 / len(text)))]
-        folder = write(tmp_path / str(size), rows)
-        program = (
-            "import sys, json, resource; from pathlib import Path; "
-            "from megatron.neox.corpus.filter_stage import FilterShards; "
-            "task = FilterShards(Path(sys.argv[1]), Path(sys.argv[2]), json.dumps({'long_line': {}, 'comments': {}})); "
-            "task.run(0); print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
-        )
-        output = tmp_path / f"out-{size}"
-        output.mkdir()
-        command = [sys.executable, "-c", program, str(folder), str(output)]
-        found = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ})
-        peaks.append(int(found.stdout))
-    assert peaks[1] < 1.1 * peaks[0], json.dumps(peaks)
