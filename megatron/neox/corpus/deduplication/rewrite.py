@@ -107,5 +107,5 @@ def _count(counts: Counts, rows: pa.Table, fate: np.ndarray, reasons: Sequence[s
     sums = table.group_by(["language", "fate"]).aggregate([("size", "count"), ("size", "sum")])
     names = ("language", "fate", "size_count", "size_sum")
     for language, code, num_files, num_bytes in zip(*(sums.column(name).to_pylist() for name in names)):
-        amounts = counts.left_out[reasons[code - 1]] if code else counts.kept
+        amounts = counts.left_out[reasons[int(code) - 1]] if code else counts.kept
         amounts[str(language)].add(num_files, num_bytes)
