@@ -42,11 +42,11 @@ def main(arguments: Sequence[str]) -> None:
     endpoint = Endpoint(options.base_url, options.model, key=key, patience=patience)
     settings = Settings(options.start_text, options.context_tokens, options.workers)
     with ResultsFile(options.output) as results:
-        todo = {key: file for file in files if (key := settings.key(endpoint, file)) not in results.rows}
-        if len(todo) < len(files):
-            print(f"{options.output} holds the scores of {len(files) - len(todo)} files", file=sys.stderr)
-        if todo:
-            line = estimate([*todo.values()], options.price_per_million)
+        missing = [file for file in files if settings.key(endpoint, file) not in results.rows]
+        if held := len(files) - len(missing):
+            print(f"{options.output} holds the scores of {held} files", file=sys.stderr)
+        if missing:
+            line = estimate(missing, options.price_per_million)
             print(line, file=sys.stderr)
             ask = input if sys.stdin.isatty() else None
             confirm(line, has_price=options.price_per_million is not None, is_agreed=options.yes, ask=ask)
@@ -54,9 +54,10 @@ def main(arguments: Sequence[str]) -> None:
     for folder in dict.fromkeys(row["folder"] for row in rows):
         print(f"{folder}: {options.model} at {endpoint.base_url}, Pygments {PYGMENTS_VERSION}\n")
         print(table([row for row in rows if row["folder"] == folder]))
-    cut, sent = sum(bool(row["windows"]) for row in rows), sum(row["tokens_sent"] for row in rows)
+    texts = {row["sha256"]: row for row in rows}.values()  # files of one text are sent once
+    cut, sent = sum(bool(row["windows"]) for row in rows), sum(row["tokens_sent"] for row in texts)
     print(f"{sent:,} tokens were sent; of {len(rows)} files, {cut} were cut into windows")
-    if unaligned := sum(row["unaligned_windows"] for row in rows):
+    if unaligned := sum(row["unaligned_windows"] for row in texts):
         print(f"{unaligned} windows do not begin where the one before ends, by a part of a token")
     print(f"every file: {options.output}")
 
@@ -72,8 +73,8 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     )  # fmt: skip
     add(
         "--model",
-        default="code-davinci-001",
-        help="(default: %(default)s, the Codex of PolyCoder's paper, withdrawn)",
+        default="davinci-codex",
+        help="(default: %(default)s, which Code-LMs' script asked, and which OpenAI has withdrawn)",
     )
     add(
         "--base-url", default="https://api.openai.com/v1", metavar="URL",

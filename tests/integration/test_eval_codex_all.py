@@ -223,6 +223,9 @@ def test_what_does_not_pass_is_one_message(
             "OPENAI_API_KEY is not set; api.example.com needs a key",
         ),
         ({"base_url": "ftp://127.0.0.1"}, "is no address"),
+        ({"base_url": "http://[::1"}, "is no address"),
+        ({"base_url": "http://127.0.0.1:99999/v1"}, "is no address"),
+        ({"base_url": "http://127.0.0.1/v1?key=sk-secret"}, "--base-url holds more than an address"),
         ({"base_url": "http://127.0.0.1:9/v1", "retries": 0}, "the connection failed"),
         ({"model": "other"}, "HTTP 404: no such model"),
         ({"dirs": "absent"}, "does not exist"),
@@ -243,8 +246,57 @@ def test_mistakes_are_told_before_anything_is_scored(
     if "context_tokens" in given:
         server.context = 1
     assert tool(*options(server, **given)) == (1 if given.get("retries") == 0 else 2)
-    assert message in capsys.readouterr().err
+    errors = capsys.readouterr().err
+    assert message in errors
+    assert "Traceback" not in errors
+    assert "secret" not in errors
     assert server.prompts == []
+
+
+@pytest.mark.parametrize("key", ["sk-sec\nret", "sk-secrét", "sk-\0secret"])
+def test_what_is_no_key_is_not_shown(
+    server: Completions, code: Path, tool: Callable[..., int], capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch, key: str,
+) -> None:  # fmt: skip
+    """http.client's own message holds the whole header."""
+    monkeypatch.setattr("os.environ", {**os.environ, "OPENAI_API_KEY": key})
+    assert tool(*options(server)) == 2
+    printed = capsys.readouterr()
+    assert "OPENAI_API_KEY is no key: it holds characters that no key has" in printed.err
+    assert "sk-" not in printed.out + printed.err
+
+
+def test_a_password_in_the_address_is_refused_and_not_shown(
+    server: Completions, code: Path, tool: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tool(*options(server, base_url=server.url.replace("://", "://user:secret@"))) == 2
+    errors = capsys.readouterr().err
+    assert "--base-url holds more than an address" in errors
+    assert "secret" not in errors
+
+
+def test_a_line_end_behind_the_key_is_not_of_it(
+    server: Completions, code: Path, tool: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret\n")
+    assert tool(*options(server)) == 0
+    assert server.keys == {"Bearer sk-secret"}
+
+
+def test_files_of_one_text_are_sent_once(
+    server: Completions, code: Path, tool: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (code / "Python" / "copy.py").write_text(SHORT)
+    assert tool(*options(server)) == 0
+    printed = capsys.readouterr()
+    assert "4 files to score (1 of them with the text of another), " in printed.err
+    assert "holds the scores" not in printed.err
+    assert (
+        f"{sum(row['tokens_sent'] for row in rows().values()):,} tokens were sent; of 4 files" in printed.out
+    )
+    assert "| Python   | 3 " in printed.out
+    assert tool(*options(server)) == 0
+    assert "holds the scores of 4 files" in capsys.readouterr().err
 
 
 def test_a_key_does_not_go_over_the_network_in_the_clear(

@@ -71,11 +71,11 @@ class _Completion(BaseModel):
 class _Key(AuthBase):
     """The key in the header; an authentication object keeps ~/.netrc out, and shows nothing of itself."""
 
-    def __init__(self, key: str | None) -> None:
+    def __init__(self, key: str) -> None:
         self._key = key
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        if self._key is not None:
+        if self._key:
             request.headers["Authorization"] = f"Bearer {self._key}"
         return request
 
@@ -92,23 +92,26 @@ class Endpoint:
         key: sent as a bearer token; a server on this machine needs none.
 
     Raises:
-        ConfigError: the address is none, a key is missing, or it would go over the network in the clear.
+        ConfigError: the address is none, or holds a password; the key is missing or none, or it would go over the
+            network in the clear.
     """
 
     def __init__(
         self, base_url: str, model: str, *, key: str | None, patience: Patience | None = None
     ) -> None:
+        key = (key or "").strip()  # files that hold a key end with a line end
+        _check_address(base_url, has_key=bool(key))
+        _check_key(key)
         self.base_url = base_url.rstrip("/")
         self.model = model
         self._url = f"{self.base_url}/completions"
         self._patience = patience or Patience()
-        self._auth = _Key(key or None)
+        self._auth = _Key(key)
         self._local = threading.local()
         self._lock = threading.Lock()
         self._abandoned = threading.Event()
         self.max_tokens = 0
         """New tokens that each request asks for: 0, or 1 for servers that refuse 0."""
-        _check_address(self.base_url, has_key=bool(key))
 
     def abandon(self) -> None:
         """Let whoever waits for another attempt give up."""
@@ -255,10 +258,29 @@ class Endpoint:
         )
 
 
+def _check_key(key: str) -> None:
+    """Refuse what cannot stand in a header, for http.client would show it."""
+    if not (key.isascii() and key.isprintable()):
+        raise ConfigError([f"{KEY_VARIABLE} is no key: it holds characters that no key has"])
+
+
 def _check_address(base_url: str, *, has_key: bool) -> None:
-    parts = urlsplit(base_url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(base_url)
+        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # brackets or a port that are none
+        is_address = False
+    if not is_address:
         raise ConfigError([f"--base-url {base_url} is no address; it is like https://api.openai.com/v1"])
+    parts = urlsplit(base_url)
+    assert parts.hostname is not None
+    if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
+        raise ConfigError(
+            [
+                "--base-url holds more than an address, and is written to the results: a key belongs into "
+                f"{KEY_VARIABLE}, and neither a user, a password nor what follows ? or # is taken"
+            ]
+        )
     if _is_loopback(parts.hostname):
         return
     if not has_key:

@@ -45,10 +45,14 @@ class Settings:
 
 
 def estimate(files: Sequence[CodeText], price_per_million: float | None) -> str:
-    """What scoring would take, in one line."""
-    num_bytes = sum(file.num_bytes for file in files)
+    """What scoring would take, in one line; files of one text are sent once."""
+    texts = {file.sha256: file for file in files}.values()
+    num_bytes = sum(file.num_bytes for file in texts)
     tokens = num_bytes / BYTES_PER_TOKEN
-    line = f"{len(files)} files to score, {num_bytes:,} bytes, about {tokens:,.0f} tokens"
+    repeated = (
+        f" ({len(files) - len(texts)} of them with the text of another)" if len(texts) < len(files) else ""
+    )
+    line = f"{len(files)} files to score{repeated}, {num_bytes:,} bytes, about {tokens:,.0f} tokens"
     if price_per_million is None:
         return line
     return f"{line}, about ${tokens / 1e6 * price_per_million:,.2f} at ${price_per_million:g} a million"
