@@ -16,7 +16,7 @@ import deepy
 deepy.enter()
 
 from megatron.neox.corpus.document import Document, Tally
-from megatron.neox.corpus.readers import reader_name
+from megatron.neox.corpus.readers import inputs_of
 from megatron.neox.corpus.texts import usable_texts
 from megatron.neox.errors import run_door
 from megatron.neox.plugins import readers
@@ -38,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         type=Path,
         required=True,
-        help="folders, .jsonl[.gz|.zst], .parquet or text files",
+        help="folders of source files or of shards, .jsonl[.gz|.zst], .parquet or text files",
     )
     parser.add_argument(
         "--output", type=Path, required=True, metavar="FOLDER", help="where the three files go"
@@ -60,7 +60,9 @@ def _parser() -> argparse.ArgumentParser:
         "--seed", type=int, default=1234, help="of --sample, and of the order of a folder's files"
     )
     parser.add_argument("--jsonl-key", default="text", metavar="KEY", help="key of JSON records")
-    parser.add_argument("--text-column", default="text", metavar="NAME", help="column of parquet files")
+    parser.add_argument(
+        "--text-column", metavar="NAME", help="column of parquet files (default: text, else content)"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
     return parser
 
@@ -84,9 +86,9 @@ def _sampled(documents: Iterator[Document], options: argparse.Namespace, tally: 
 
 def _texts(options: argparse.Namespace, tally: Tally) -> Iterator[str]:
     limit = options.max_megabytes * 1e6 if options.max_megabytes else float("inf")
-    for path in options.input:
+    for name, path in [place for given in options.input for place in inputs_of(given)]:
         documents = readers.build(
-            reader_name(path),
+            name,
             path,
             tally,
             seed=options.seed,

@@ -22,10 +22,8 @@ from megatron.neox.config import TokenizerConfig
 from megatron.neox.corpus.counts import Counts
 from megatron.neox.corpus.document import Document, Tally
 from megatron.neox.corpus.filters import Filter, first_reason
-from megatron.neox.corpus.readers import parts_of, reader_name
-from megatron.neox.corpus.shards import find_shards
+from megatron.neox.corpus.readers import inputs_of, parts_of
 from megatron.neox.corpus.stage import (
-    SUMMARY,
     Phase,
     RunTasks,
     Stage,
@@ -41,8 +39,8 @@ from megatron.neox.errors import InputError, OutputError
 from megatron.neox.files import appearing, write_whole
 from megatron.neox.plugins import filters as filter_registry
 from megatron.neox.plugins import readers
-from megatron.neox.tokenizers import Tokenizer, build_tokenizer
-from megatron.neox.tokenizers.engines import EngineName, batch_encoder
+from megatron.neox.tokenizers import Tokenizer
+from megatron.neox.tokenizers.engines import EngineName
 
 log = logging.getLogger(__name__)
 
@@ -123,22 +121,18 @@ def tokenize(
         UnknownPartError: no filter has a name that is asked for.
         ResourceError: a worker died.
     """
-    inputs = [place for path in settings.inputs for place in _places(path)]
+    inputs = [place for path in settings.inputs for place in inputs_of(path)]
     names = [name for name, _ in inputs]
     _check_keys(settings, inputs)
     for name in settings.filters:
         filter_registry.part(name)
-    tokenizer = build_tokenizer(settings.tokenizer)
     append_eod = "directory" in names if settings.append_eod is None else settings.append_eod
-    _note_end_of_document(append_eod, given=settings.append_eod is not None, is_tree="directory" in names)
-    return [_Dataset(settings, inputs, key, append_eod).write(tokenizer, report) for key in settings.keys]
-
-
-def _places(path: Path) -> list[tuple[str, Path]]:
-    """Reader and path of an input; a folder that a stage wrote is its shards."""
-    if (path / SUMMARY).is_file() and any(path.glob("*.parquet")):
-        return [("parquet", shard) for shard in find_shards(path)]
-    return [(reader_name(path), path)]
+    datasets = [_Dataset(settings, inputs, key, append_eod) for key in settings.keys]
+    with one_thread():
+        engine = _encoder(datasets[0].encoding).engine
+        _note_end_of_document(append_eod, given=settings.append_eod is not None, is_tree="directory" in names)
+        log.info("encoding with %s", engine.name)
+        return [dataset.write(report) for dataset in datasets]
 
 
 def _check_keys(settings: TokenizeSettings, inputs: Sequence[tuple[str, Path]]) -> None:
@@ -197,27 +191,28 @@ class _Dataset:
 
     @cached_property
     def dtype(self) -> np.dtype[Any]:
-        return dtype_for(_encoder(self.encoding).vocab_size)
+        return dtype_for(self._tokenizer.vocab_size)
 
-    def write(self, tokenizer: Tokenizer, report: Callable[[Progress], None]) -> Path:
+    @property
+    def _tokenizer(self) -> Tokenizer:
+        return _encoder(self.encoding).tokenizer
+
+    def write(self, report: Callable[[Progress], None]) -> Path:
         """Make the dataset; `report` hears of it now and then."""
-        settings, described = self.settings, self._described(tokenizer)
+        settings, described = self.settings, self._described()
         if settings.resume and not self.parts.exists() and self._is_made(described):
             log.info("%s is made already", self.prefix)
             return Path(self.prefix)
         refuse_existing(self.prefix, overwrite=settings.overwrite)
-        log.info("encoding with %s", batch_encoder(tokenizer, settings.engine).name)
         progress = Progress(expected_documents=settings.num_documents)
-        stage = self._stage(described)
-        with one_thread():
-            summary = run_stage(
-                stage,
-                workers=settings.workers,
-                resume=settings.resume,
-                overwrite=settings.overwrite,
-                report=lambda step: self._tell(step, progress, report),
-                run_tasks=settings.run_tasks,
-            )
+        summary = run_stage(
+            self._stage(described),
+            workers=settings.workers,
+            resume=settings.resume,
+            overwrite=settings.overwrite,
+            report=lambda step: self._tell(step, progress, report),
+            run_tasks=settings.run_tasks,
+        )
         counts = Counts.from_json(summary)
         skipped = _skipped(counts)
         shutil.rmtree(self.parts)
@@ -314,7 +309,7 @@ class _Dataset:
                 ids, sizes = self._files(number)
                 writer.add_file(ids, np.fromfile(sizes, "<i4"))
             writer.metadata = {
-                **self._described(build_tokenizer(self.settings.tokenizer)),
+                **self._described(),
                 "num_source_bytes": counts.total_kept().num_bytes,
                 "num_bytes_replaced_by_eod": counts.numbers["num_replaced"],
                 "skipped": dict(sorted(_skipped(counts).items())),
@@ -333,9 +328,9 @@ class _Dataset:
             )
         return True
 
-    def _described(self, tokenizer: Tokenizer) -> dict[str, Any]:
+    def _described(self) -> dict[str, Any]:
         """What PREFIX.json tells of a dataset; no machine's paths, so that equal data give equal files."""
-        settings = self.settings
+        settings, tokenizer = self.settings, self._tokenizer
         return {
             "tokenizer": tokenizer.fingerprint(),
             "append_eod": self.append_eod,

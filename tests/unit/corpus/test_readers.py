@@ -12,7 +12,14 @@ import zstandard
 from pyarrow import parquet
 
 from megatron.neox.corpus.document import Document, Tally
-from megatron.neox.corpus.readers import parts_of, read_jsonl, read_parquet, read_text, reader_name
+from megatron.neox.corpus.readers import (
+    inputs_of,
+    parts_of,
+    read_jsonl,
+    read_parquet,
+    read_text,
+    reader_name,
+)
 from megatron.neox.corpus.texts import usable_texts
 from megatron.neox.errors import InputError
 from megatron.neox.plugins import readers
@@ -134,6 +141,19 @@ def test_a_path_finds_its_reader(tmp_path: Path) -> None:
         reader_name(tmp_path / "pipe")
     with pytest.raises(InputError, match="absent does not exist"):
         reader_name(tmp_path / "absent")
+
+
+def test_a_folder_that_a_stage_wrote_is_its_shards(tmp_path: Path) -> None:
+    for name in ("shard-00001.parquet", "shard-00000.parquet"):
+        (tmp_path / name).touch()
+    assert inputs_of(tmp_path) == [("directory", tmp_path)]
+    (tmp_path / ".stage").mkdir()
+    with pytest.raises(InputError, match="is not finished; the command that writes it goes on with --resume"):
+        inputs_of(tmp_path)
+    (tmp_path / "summary.json").touch()
+    assert inputs_of(tmp_path) == [
+        ("parquet", tmp_path / "shard-00000.parquet"), ("parquet", tmp_path / "shard-00001.parquet"),
+    ]  # fmt: skip
 
 
 def test_pieces_of_an_input_are_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

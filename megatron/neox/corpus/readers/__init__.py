@@ -15,9 +15,19 @@ from megatron.neox.corpus.readers.directory import directory_parts, read_directo
 from megatron.neox.corpus.readers.jsonl import jsonl_parts, read_jsonl
 from megatron.neox.corpus.readers.parquet import parquet_parts, read_parquet
 from megatron.neox.corpus.readers.text import read_text
+from megatron.neox.corpus.shards import find_shards
+from megatron.neox.corpus.stage import SUMMARY
 from megatron.neox.errors import InputError
 
-__all__ = ["parts_of", "read_directory", "read_jsonl", "read_parquet", "read_text", "reader_name"]
+__all__ = [
+    "inputs_of",
+    "parts_of",
+    "read_directory",
+    "read_jsonl",
+    "read_parquet",
+    "read_text",
+    "reader_name",
+]
 
 _JSONL_ENDINGS = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".json.gz", ".json.zst", ".ndjson")
 
@@ -38,6 +48,18 @@ def reader_name(path: Path) -> str:
     if name.endswith(_JSONL_ENDINGS):
         return "jsonl"
     return "parquet" if name.endswith(".parquet") else "text"
+
+
+def inputs_of(path: Path) -> list[tuple[str, Path]]:
+    """Reader and path of what a path stands for; a folder that a stage wrote is its shards.
+
+    Raises:
+        InputError: as `reader_name`, or the stage is not finished.
+    """
+    is_stages = (path / SUMMARY).is_file() or (path / ".stage").is_dir()
+    if is_stages and any(path.glob("*.parquet")):
+        return [("parquet", shard) for shard in find_shards(path)]
+    return [(reader_name(path), path)]
 
 
 def parts_of(
