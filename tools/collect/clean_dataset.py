@@ -20,10 +20,11 @@ from megatron.neox.corpus.card import DataCard, commit_of, read_summaries
 from megatron.neox.corpus.census import take_census
 from megatron.neox.corpus.clean import CleanSettings, plan, sides
 from megatron.neox.corpus.filters.presets import PRESETS
+from megatron.neox.corpus.import_dataset import HUB
 from megatron.neox.corpus.import_dataset import PRESETS as COLUMNS
 from megatron.neox.corpus.publish import push_dataset, require_token
 from megatron.neox.corpus.shards import find_shards
-from megatron.neox.corpus.stage import Stage
+from megatron.neox.corpus.stage import Stage, refuse_replacing
 from megatron.neox.corpus.stage_options import add_stage_options, run_as_told
 from megatron.neox.errors import OutputError, UserError, run_door
 from megatron.neox.reports.funnel import draw_funnel, steps_of
@@ -112,6 +113,8 @@ def _prepare(options: argparse.Namespace) -> None:
         and not (options.resume or options.overwrite)
     ):
         raise OutputError(f"{options.output} is there; --resume goes on with it, --overwrite begins anew")
+    if not options.input.startswith(HUB):
+        refuse_replacing(options.output, [Path(options.input)])
     options.resume = not options.overwrite
 
 

@@ -40,7 +40,8 @@ def extraction(settings: ExtractSettings) -> Stage:
         phases = [Phase("extract", len(groups), files), Phase("index", 1, files.index)]
     else:
         phases = [Phase("extract", len(groups), ShardTask(settings, groups))]
-    return Stage("extract", settings.output, told, phases, _describe)
+    inputs = [settings.input, *settings.manifests]
+    return Stage("extract", settings.output, told, phases, _describe, inputs)
 
 
 def _rule(settings: ExtractSettings) -> str:

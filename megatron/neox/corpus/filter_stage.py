@@ -30,7 +30,7 @@ Chosen = Mapping[str, Mapping[str, Any]]
 class FilterShards:
     """Shards without the files that a filter has a reason against; each file counts under the first reason."""
 
-    input: Path
+    shards: tuple[Path, ...]
     output: Path
     filters: str
     """A `Chosen` as JSON."""
@@ -53,7 +53,7 @@ class FilterShards:
                     counts.leave_out(reason, document.language, size)
             return batch.filter(pa.array(mask, pa.bool_()))
 
-        source = find_shards(self.input)[number]
+        source = self.shards[number]
         rewrite_shard(source, self.output / source.name, keep)
         return counts
 
@@ -71,10 +71,11 @@ def filter_stage(folder: Path, output: Path, chosen: Chosen) -> Stage:
         )
     filters = json.dumps(chosen)
     build_filters(chosen)
-    task = FilterShards(folder, output, filters)
+    task = FilterShards(tuple(find_shards(folder)), output, filters)
     told = {name: {key: _identity(key, value) for key, value in chosen[name].items()} for name in chosen}
     settings = {"input": describe_input(folder), "filters": told}
-    return Stage("filter", output, settings, [Phase("filter", len(find_shards(folder)), task.run)])
+    phases = [Phase("filter", len(task.shards), task.run)]
+    return Stage("filter", output, settings, phases, inputs=[folder])
 
 
 def _identity(option: str, value: Any) -> Any:

@@ -118,7 +118,9 @@ def importing(settings: ImportSettings) -> Stage:
         "encoding": settings.encoding,
     }
     task = ImportTask(settings, sources)
-    return Stage("import", settings.output, told, [Phase("import", len(sources), task)], _refuse_nothing)
+    here = [Path(text) for text in settings.inputs if not text.startswith(HUB)]
+    phases = [Phase("import", len(sources), task)]
+    return Stage("import", settings.output, told, phases, _refuse_nothing, inputs=here)
 
 
 def _sources(text: str) -> list[Source]:

@@ -54,14 +54,14 @@ class Protection:
 class ProtectShards:
     """Shards without what must not be trained on; the hash and size of a file stay those of its own bytes."""
 
-    input: Path
+    shards: tuple[Path, ...]
     output: Path
     protection: Protection
 
     def run(self, number: int) -> Counts:
         """Protect a shard."""
         counts = Counts()
-        source = find_shards(self.input)[number]
+        source = self.shards[number]
         rewrite_shard(source, self.output / source.name, lambda batch: self._protect(batch, counts))
         return counts
 
@@ -144,8 +144,9 @@ def protect_stage(folder: Path, output: Path, protection: Protection) -> Stage:
             f"two folders to decontaminate against have one name ({', '.join(names)}); rename one"
         )
     settings = {"input": describe_input(folder), **_settings(protection)}
-    task = ProtectShards(folder, output, protection)
-    return Stage("protect", output, settings, [Phase("protect", len(find_shards(folder)), task.run)])
+    task = ProtectShards(tuple(find_shards(folder)), output, protection)
+    phases = [Phase("protect", len(task.shards), task.run)]
+    return Stage("protect", output, settings, phases, inputs=[folder, *protection.against])
 
 
 def _settings(protection: Protection) -> dict[str, Any]:

@@ -30,7 +30,7 @@ Side = Literal["train", "valid"]
 class SplitShards:
     """Shards with the files of one side."""
 
-    input: Path
+    shards: tuple[Path, ...]
     output: Path
     side: Side
     share: float
@@ -39,7 +39,7 @@ class SplitShards:
     def run(self, number: int) -> Counts:
         """Take the side's files of a shard."""
         counts = Counts()
-        valid = _valid_repositories(self.input, self.share, self.seed)
+        valid = _valid_repositories(self.shards, self.share, self.seed)
 
         def take(batch: pyarrow.RecordBatch) -> pyarrow.RecordBatch:
             import pyarrow as pa
@@ -55,7 +55,7 @@ class SplitShards:
                     counts.leave_out("other_side", language, size)
             return batch.filter(pa.array(mask, pa.bool_()))
 
-        source = find_shards(self.input)[number]
+        source = self.shards[number]
         rewrite_shard(source, self.output / source.name, take)
         return counts
 
@@ -76,17 +76,18 @@ def split_stage(folder: Path, output: Path, side: Side, *, share: float, seed: i
     Raises:
         InputError: the folder holds no finished shards, or one repository alone.
     """
-    _valid_repositories(folder, share, seed)
-    task = SplitShards(folder, output, side, share, seed)
+    shards = tuple(find_shards(folder))
+    _valid_repositories(shards, share, seed)
+    task = SplitShards(shards, output, side, share, seed)
     settings = {"input": describe_input(folder), "side": side, "valid_share": share, "seed": seed}
-    return Stage(f"split {side}", output, settings, [Phase("split", len(find_shards(folder)), task.run)])
+    return Stage(f"split {side}", output, settings, [Phase("split", len(shards), task.run)], inputs=[folder])
 
 
 @lru_cache(maxsize=1)
-def _valid_repositories(folder: Path, share: float, seed: int) -> frozenset[str]:
+def _valid_repositories(shards: tuple[Path, ...], share: float, seed: int) -> frozenset[str]:
     sizes: Counter[bytes] = Counter()
     unknown = 0
-    for shard in find_shards(folder):
+    for shard in shards:
         for batch in read_batches(shard, ["repository", "size"], num_rows=1 << 16):
             for repository, size in zip(*(column.to_pylist() for column in batch.columns)):
                 if repository in ("", NO_NAME):
@@ -99,6 +100,6 @@ def _valid_repositories(folder: Path, share: float, seed: int) -> frozenset[str]
         return frozenset()
     if len(sizes) == 1:
         raise InputError(
-            f"{folder} holds one repository, which cannot be divided; --valid-share 0 keeps it in train"
+            f"{shards[0].parent} holds one repository, which cannot be divided; --valid-share 0 keeps it in train"
         )
     return frozenset(name.decode() for name in heldout_groups(sizes, share=share, seed=seed))

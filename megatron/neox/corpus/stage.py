@@ -19,7 +19,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -69,6 +69,7 @@ class Stage:
         output: the folder it writes.
         settings: whatever decides the output, as JSON knows it; inputs by what they are, not by where they lie.
         describe: called when all tasks are done, with the counts of all; what it returns joins summary.json.
+        inputs: files and folders that it reads, none of which the output may replace.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Stage:
     settings: Mapping[str, Any]
     phases: Sequence[Phase]
     describe: Callable[[Counts], Mapping[str, Any]] = _nothing_more
+    inputs: Sequence[Path] = ()
 
     @property
     def state(self) -> Path:
@@ -194,7 +196,9 @@ def run_stage(
             return stage.finish()
         except BaseException:
             if not stage.has_begun():
-                shutil.rmtree(stage.output)
+                _clear(stage)
+                with suppress(OSError):  # a link to the folder, or a mount point, stays
+                    stage.output.rmdir()
             raise
 
 
@@ -206,6 +210,7 @@ def opened(stage: Stage, *, resume: bool, overwrite: bool) -> Iterator[dict[str,
         OutputError: as `run_stage`.
     """
     output = stage.output
+    refuse_replacing(output, stage.inputs)
     try:
         output.mkdir(parents=True, exist_ok=True)
     except (PermissionError, NotADirectoryError, FileExistsError) as error:
@@ -215,6 +220,20 @@ def opened(stage: Stage, *, resume: bool, overwrite: bool) -> Iterator[dict[str,
         if finished is not None:
             log.info("%s is finished already", output)
         yield finished
+
+
+def refuse_replacing(output: Path, inputs: Sequence[Path]) -> None:
+    """Refuse an output that is an input, or holds one: overwriting it would cost what is to be read.
+
+    Raises:
+        OutputError: as it says.
+    """
+    for path in inputs:
+        if path.resolve().is_relative_to(output.resolve()):
+            raise OutputError(
+                f"the output {output} {'is' if path.resolve() == output.resolve() else 'holds'} the input {path}, "
+                "which would be lost; give another --output"
+            )
 
 
 def _prepare(stage: Stage, *, resume: bool, overwrite: bool) -> dict[str, Any] | None:

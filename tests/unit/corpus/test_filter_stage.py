@@ -11,7 +11,7 @@ import pytest
 from megatron.neox.corpus.filter_stage import choose, filter_stage, read_options
 from megatron.neox.corpus.shards import SourceFile, find_shards, new_shard, read_shard, shard_name
 from megatron.neox.corpus.stage import run_stage
-from megatron.neox.errors import InputError, UserError
+from megatron.neox.errors import InputError, OutputError, UserError
 from megatron.neox.reports.funnel import FunnelStep, draw_funnel, steps_of
 
 CHOSEN = {"empty": {}, "long_line": {"max_characters": 40}, "license": {}}
@@ -148,3 +148,17 @@ def test_a_killed_run_resumed_is_the_straight_run(tmp_path: Path) -> None:
 @pytest.mark.chaos
 def test_fifty_killed_runs_resumed_are_the_straight_run(tmp_path: Path) -> None:
     check_kills(tmp_path, 50)
+
+
+def test_a_shard_that_goes_missing_is_told_and_shifts_no_other(shards: Path, tmp_path: Path) -> None:
+    stage = filter_stage(shards, tmp_path / "out", {"empty": {}})
+    (shards / shard_name(1)).unlink()
+    with pytest.raises(InputError, match=r"shard-00001\.parquet is not a readable parquet file"):
+        run_stage(stage)
+
+
+def test_the_input_is_never_the_output(shards: Path) -> None:
+    before = contents(shards)
+    with pytest.raises(OutputError, match="is the input"):
+        run_stage(filter_stage(shards, shards, {"empty": {}}), overwrite=True)
+    assert contents(shards) == before

@@ -229,7 +229,7 @@ def test_memory_does_not_grow_with_the_input(tmp_path: Path) -> None:
         program = (
             "import sys, resource; from pathlib import Path; "
             "from megatron.neox.corpus.protect import Protection, ProtectShards; folder = Path(sys.argv[1]); "
-            "ProtectShards(folder, folder / 'out', Protection(humaneval=True)).run(0); "
+            "ProtectShards((folder / 'shard-00000.parquet',), folder / 'out', Protection(humaneval=True)).run(0); "
             "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
         )
         command = [sys.executable, "-c", program, str(folder)]

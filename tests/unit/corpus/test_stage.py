@@ -74,6 +74,27 @@ def test_a_stage_that_fails_at_once_leaves_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_a_stage_that_fails_at_once_leaves_the_users_link(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "out").symlink_to("real")
+    stage = Stage("broken", tmp_path / "out", {}, [Phase("fail", 1, fails)])
+    with pytest.raises(InputError, match="nothing to read"):
+        run_stage(stage)
+    assert (tmp_path / "out").is_symlink()
+    assert not list((tmp_path / "real").iterdir())
+
+
+@pytest.mark.parametrize(("place", "told"), [("in", "is the input"), (".", "holds the input")])
+def test_no_output_replaces_its_input(tmp_path: Path, place: str, told: str) -> None:
+    run_stage(Numbers(tmp_path / "in").stage())
+    before = contents(tmp_path / "in")
+    (tmp_path / "summary.json").write_text("{}")
+    stage = Stage("same", tmp_path / place, {}, [Phase("fail", 1, fails)], inputs=[tmp_path / "in"])
+    with pytest.raises(OutputError, match=told):
+        run_stage(stage, overwrite=True)
+    assert contents(tmp_path / "in") == before
+
+
 def test_other_peoples_folders_and_running_ones_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").touch()

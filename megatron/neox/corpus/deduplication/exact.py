@@ -74,7 +74,7 @@ class ExactDuplicates:
             "key": self.key,
             "against": [fingerprint([index]) for index in self.against],
         }
-        return Stage("deduplicate", self.output, settings, phases)
+        return Stage("deduplicate", self.output, settings, phases, inputs=[self.input, *self.against])
 
     @cached_property
     def _shards(self) -> list[Path]:

@@ -99,7 +99,7 @@ class NearDuplicates:
             Phase("write", num_shards, self.write),
         ]
         settings = {"input": input_identity(self.input, self._shards), **asdict(self.near)}
-        return Stage("deduplicate_near", self.output, settings, phases)
+        return Stage("deduplicate_near", self.output, settings, phases, inputs=[self.input])
 
     @cached_property
     def _shards(self) -> list[Path]:
