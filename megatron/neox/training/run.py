@@ -119,7 +119,11 @@ class _Training:
         )
 
     def _hooks(self, monitors: list[Monitor], signals: StopSignals) -> list[Hook]:
-        """In this order: what ends a run comes first, so that metrics and checkpoint see its last step."""
+        """In this order: what ends a run comes first, so that metrics and checkpoint see its last step.
+
+        Tasks run much that is not ours, so a checkpoint that is due with them is written before them: whatever ends
+        them, the run goes on from there.
+        """
         section = self.config.training
         hooks: list[Hook] = [LossGuard(limit=section.stop_after_bad_losses), signals]
         if section.exit_interval is not None:
@@ -130,14 +134,15 @@ class _Training:
                 hooks.append(Evaluation(self._evaluate_each, interval=section.eval_interval))
         elif section.eval_interval:
             log.info("no validation: the data has no validation part")
-        if (measure := self.measure) is not None:
-            hooks.append(Evaluation(lambda: measure(self.engine), interval=section.eval_tasks_interval))
         hooks += [hook_registry.build(choice.name, options=choice.options) for choice in section.hooks]
+        save = self.config.checkpoint.save
+        checkpoints = [] if save is None else [self._checkpoints(Path(save))]
         interval, seq_length = _log_interval(self.config), self.config.model.seq_length
-        hooks.append(Metrics(monitors, self._throughput(), interval=interval, seq_length=seq_length))
-        if self.config.checkpoint.save is not None:
-            hooks.append(self._checkpoints(Path(self.config.checkpoint.save)))
-        return hooks
+        metrics = Metrics(monitors, self._throughput(), interval=interval, seq_length=seq_length)
+        if (measure := self.measure) is None:
+            return [*hooks, metrics, *checkpoints]
+        tasks = Evaluation(lambda: measure(self.engine), interval=section.eval_tasks_interval)
+        return [*hooks, *checkpoints, tasks, metrics]
 
     def _evaluate(self) -> float:
         num_batches = self.config.training.eval_iters * self.data.accumulation
