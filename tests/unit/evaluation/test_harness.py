@@ -146,7 +146,7 @@ def test_lm_eval_finds_our_tasks_from_anywhere(tmp_path: Path) -> None:
     )
     done = subprocess.run(
         [sys.executable, "-c", probe, str(Path(harness_tasks.__file__).parent)],
-        cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
+        cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "site-packages" in done.stdout
