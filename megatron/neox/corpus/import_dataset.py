@@ -10,7 +10,9 @@ import logging
 import os
 import re
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -223,8 +225,10 @@ class ImportTask:
 
 def _fetch(place: str, folder: Path) -> Path:
     from megatron.neox.downloads.hub import fetch_hub_file
+    from megatron.neox.downloads.progress import ProgressLines
 
-    return fetch_hub_file(place, folder, log.info)
+    with closing(ProgressLines(sys.stderr)) as progress:
+        return fetch_hub_file(place, folder, progress)
 
 
 def _imported(
