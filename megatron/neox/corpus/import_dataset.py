@@ -237,7 +237,7 @@ def _imported(
     """A row as ours; None, and counted, where it has no text."""
     path = first_text(row, columns.path, where) or where
     language = first_text(row, columns.language, where) or columns.fixed_language
-    language = _CANONICAL.get(language.casefold(), language) if language else None
+    language = _CANONICAL.get(language.casefold(), _escaped(language)) if language else None
     content = row.get(columns.content)
     if content is None:
         counts.leave_out("null", language or "unknown")
@@ -254,12 +254,23 @@ def _imported(
     if language is None:
         language = language_of(raw_path.rpartition(b"/")[2], text) or "unknown"
     return SourceFile(
-        repository=escape_path((first_text(row, columns.repository, where) or NO_NAME).encode(errors="surrogatepass")),
+        repository=_escaped(first_text(row, columns.repository, where) or NO_NAME),
         language=language, path=escape_path(raw_path), sha256=sha256(data).hexdigest(), size=len(data),
         stars=whole_number(row.get(columns.stars) if columns.stars else None, f"{where}: {columns.stars}"),
-        licenses=text_list(row.get(columns.licenses) if columns.licenses else None, f"{where}: {columns.licenses}"),
-        commit=first_text(row, columns.commit, where), vendored=is_vendored(raw_path, ()), content=text,
+        licenses=list(map(_escaped, _licenses(row, columns, where))),
+        commit=_escaped(first_text(row, columns.commit, where) or "") or None,
+        vendored=is_vendored(raw_path, ()), content=text,
     )  # fmt: skip
+
+
+def _licenses(row: Mapping[str, Any], columns: Columns, where: str) -> list[str]:
+    value = row.get(columns.licenses) if columns.licenses else None
+    return text_list(value, f"{where}: {columns.licenses}")
+
+
+def _escaped(name: str) -> str:
+    """A name on one line, whatever JSON can write into it."""
+    return escape_path(name.encode(errors="surrogatepass"))
 
 
 def _refuse_nothing(counts: Counts) -> Mapping[str, Any]:

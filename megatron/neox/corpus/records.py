@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import gzip
-import io
 import json
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
 
-import zstandard
-
+from megatron.neox.corpus.readers.jsonl import open_lines
 from megatron.neox.errors import InputError, did_you_mean
 
 ENDINGS = (".parquet", ".jsonl", ".jsonl.gz", ".jsonl.zst", ".ndjson", ".json.gz", ".json.zst")
@@ -81,7 +77,7 @@ def _check(path: Path, needed: Sequence[str], names: Sequence[str]) -> None:
 
 
 def _json_rows(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    with _lines(path) as lines:
+    with open_lines(path) as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
@@ -99,24 +95,6 @@ def _json_rows(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, dict[st
             if number == 1:
                 _check(path, needed, list(row))
             yield number, row
-
-
-@contextmanager
-def _lines(path: Path) -> Iterator[BinaryIO]:
-    name = path.name.lower()
-    try:
-        with path.open("rb") as raw:
-            if name.endswith(".gz"):
-                yield cast(BinaryIO, gzip.GzipFile(fileobj=raw))
-            elif name.endswith(".zst"):
-                reader = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
-                yield cast(BinaryIO, io.BufferedReader(reader))
-            else:
-                yield raw
-    except (EOFError, zlib.error, zstandard.ZstdError, gzip.BadGzipFile) as error:
-        raise InputError(f"{path} is damaged or cut short: {error}; fetch it again") from error
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
 
 
 def text_list(value: Any, where: str) -> list[str]:
@@ -138,12 +116,14 @@ def whole_number(value: Any, where: str) -> int | None:
     """A number of a number or of its digits; None of null and of not-a-number.
 
     Raises:
-        InputError: it is something else.
+        InputError: it is something else, or has more than 32 bits.
     """
     if value is None or value != value:
         return None
     try:
-        return int(value)
+        if abs(number := int(value)) >= 1 << 31:
+            raise OverflowError
+        return number
     except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{where} holds {value!r}, not a number") from error
 

@@ -127,6 +127,7 @@ def bad_files(folder: Path) -> dict[Path, str]:
         "object.jsonl": b"[1]\n", "syntax.jsonl": b'{"content": "a"}\n{"content"\n', "other.jsonl": b'{"text": "a"}\n',
         "type.jsonl": b'{"content": 3}\n', "short.json.gz": gzip.compress(b'{"content": "a"}\n' * 99)[:-9],
         "none.zip": b"PK", "empty.jsonl": b"",
+        "short.jsonl.zst": zstandard.compress(b"".join(b'{"content": "%d"}\n' % n for n in range(99_999)))[:-9],
     }  # fmt: skip
     for name, data in texts.items():
         (folder / name).write_bytes(data)
@@ -148,6 +149,7 @@ def bad_files(folder: Path) -> dict[Path, str]:
         folder / "other.jsonl": r"other\.jsonl has no column content",
         folder / "type.jsonl": r"type\.jsonl:1: content holds int, not text",
         folder / "short.json.gz": r"short\.json\.gz is damaged or cut short",
+        folder / "short.jsonl.zst": r"short\.jsonl\.zst is damaged or cut short",
         folder / "none.zip": r"none\.zip ends with none of \.parquet",
         folder / "empty.jsonl": r"empty\.jsonl has no row",
         folder / "absent": "absent does not exist",
@@ -169,6 +171,19 @@ def test_what_cannot_be_imported_is_named(tmp_path: Path) -> None:
     stars = write_parquet(tmp_path / "s.parquet", {"content": ["a"], "stars": ["many"]})
     with pytest.raises(InputError, match=r"s\.parquet:1: stars holds 'many', not a number"):
         run(stars, output=tmp_path / "out2", stars="stars")
+    many = write_parquet(tmp_path / "m.parquet", {"content": ["a"], "stars": [1 << 40]})
+    with pytest.raises(InputError, match=r"m\.parquet:1: stars holds 1099511627776, not a number"):
+        run(many, output=tmp_path / "out3", stars="stars")
+
+
+def test_names_that_are_no_text_are_escaped(tmp_path: Path) -> None:
+    row = {"content": "a", "lang": "\ud800", "license": ["MIT\n|", "\udfff"], "commit": "\ud800"}
+    (tmp_path / "in.jsonl").write_text(json.dumps(row) + "\n", "ascii")
+    columns = {"language": "lang", "licenses": "license", "commit": "commit"}
+    rows, _ = run(tmp_path / "in.jsonl", output=tmp_path / "out", **columns)
+    assert rows[0].language == r"\xed\xa0\x80"
+    assert rows[0].licenses == [r"MIT\x0a|", r"\xed\xbf\xbf"]
+    assert rows[0].commit == r"\xed\xa0\x80"
 
 
 def test_an_empty_file_among_others_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -30,7 +30,7 @@ def jsonl_parts(path: Path) -> Iterator[list[int] | None]:
     if path.name.lower().endswith((".gz", ".zst")):
         yield None
         return
-    with _open(path) as lines:
+    with open_lines(path) as lines:
         size, start = os.fstat(lines.fileno()).st_size, 0
         while start < size:
             lines.seek(min(start + _PART_BYTES, size) - 1)
@@ -53,7 +53,7 @@ def read_jsonl(
     Raises:
         InputError: a line (named) is no JSON object, its value is not text, or the archive is damaged.
     """
-    with _open(path) as lines:
+    with open_lines(path) as lines:
         start, stop = part or (0, None)
         if start:
             lines.seek(start)
@@ -103,7 +103,7 @@ def _place(path: Path, number: int, before: int) -> str:
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[BinaryIO]:
+def open_lines(path: Path) -> Iterator[BinaryIO]:
     """The file as lines of bytes.
 
     Raises:
@@ -119,7 +119,7 @@ def _open(path: Path) -> Iterator[BinaryIO]:
                 yield cast(BinaryIO, raw)
     except (EOFError, zlib.error, zstandard.ZstdError, gzip.BadGzipFile) as error:
         raise InputError(f"{path} is damaged or cut short: {error}; fetch or write it again") from error
-    except PermissionError as error:
+    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
 
 
