@@ -57,10 +57,9 @@ class Encoder:
     """
 
     def __init__(self, encoding: Encoding) -> None:
-        tokenizer: Tokenizer = build_tokenizer(encoding.tokenizer)
-        self.engine = batch_encoder(tokenizer, encoding.engine)
-        self.vocab_size = tokenizer.vocab_size
-        self._eod = tokenizer.eod
+        self.tokenizer: Tokenizer = build_tokenizer(encoding.tokenizer)
+        self.engine = batch_encoder(self.tokenizer, encoding.engine)
+        self._eod = self.tokenizer.eod
         self._append_eod = encoding.append_eod
         self._fix_text = _load_ftfy() if encoding.fix_text else None
         self._is_proven = False
