@@ -7,20 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
 from megatron.neox.corpus.counts import Counts
 from megatron.neox.corpus.filters import Filter, reasons_of
-from megatron.neox.corpus.rewriting import describe_input, documents, rewrite_shard
+from megatron.neox.corpus.rewriting import describe_input, documents, drop_rows
 from megatron.neox.corpus.shards import find_shards
 from megatron.neox.corpus.stage import Phase, Stage, fingerprint
 from megatron.neox.errors import InputError, UserError
 from megatron.neox.plugins import filters as registry
-
-if TYPE_CHECKING:
-    import pyarrow
 
 Chosen = Mapping[str, Mapping[str, Any]]
 """Names of filters in the order they are asked, and the options of each."""
@@ -37,25 +34,10 @@ class FilterShards:
 
     def run(self, number: int) -> Counts:
         """Filter a shard."""
-        counts, checks = Counts(), _build(self.filters)
-
-        def keep(batch: pyarrow.RecordBatch) -> pyarrow.RecordBatch:
-            import pyarrow as pa
-
-            mask = []
-            files = list(documents(batch))
-            sizes = batch.column("size").to_pylist()
-            for document, size, reason in zip(files, sizes, reasons_of(files, checks)):
-                mask.append(reason is None)
-                if reason is None:
-                    counts.keep(document.language, size)
-                else:
-                    counts.leave_out(reason, document.language, size)
-            return batch.filter(pa.array(mask, pa.bool_()))
-
-        source = self.shards[number]
-        rewrite_shard(source, self.output / source.name, keep)
-        return counts
+        checks, source = _build(self.filters), self.shards[number]
+        return drop_rows(
+            source, self.output / source.name, lambda batch: reasons_of(list(documents(batch)), checks)
+        )
 
 
 def filter_stage(folder: Path, output: Path, chosen: Chosen) -> Stage:

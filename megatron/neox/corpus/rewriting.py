@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from megatron.neox.corpus.counts import Counts
 from megatron.neox.corpus.document import Document
-from megatron.neox.corpus.shards import find_shards, new_shard, read_batches, schema
+from megatron.neox.corpus.shards import find_shards, new_shard, read_batches
 from megatron.neox.corpus.stage import SUMMARY, fingerprint
 
 if TYPE_CHECKING:
     import pyarrow
 
-_ROW_GROUP_BYTES = 32 << 20
 _BATCH_ROWS = 64  # files of 1 MiB each are 64 MiB then
 
 
@@ -31,39 +31,46 @@ def describe_input(folder: Path) -> dict[str, Any]:
 def rewrite_shard(
     source: Path, target: Path, change: Callable[[pyarrow.RecordBatch], pyarrow.RecordBatch]
 ) -> None:
-    """Write what `change` gives for a few hundred rows of `source` at once, in row groups of bounded size."""
+    """Write what `change` gives for the rows of `source`, some at once."""
     with new_shard(target) as shard:
-        for group in _grouped(change(batch) for batch in read_batches(source, num_rows=_BATCH_ROWS)):
-            shard.write_batch(group)
+        for batch in read_batches(source, num_rows=_BATCH_ROWS):
+            shard.write_batch(change(batch))
 
 
-def _grouped(batches: Iterator[pyarrow.RecordBatch]) -> Iterator[pyarrow.RecordBatch]:
-    waiting: list[pyarrow.RecordBatch] = []
-    num_bytes = 0
-    for batch in batches:
-        waiting.append(batch)
-        num_bytes += batch.nbytes
-        if num_bytes >= _ROW_GROUP_BYTES:
-            yield _joined(waiting)
-            waiting, num_bytes = [], 0
-    if any(batch.num_rows for batch in waiting):
-        yield _joined(waiting)
+def drop_rows(
+    source: Path, target: Path, reasons: Callable[[pyarrow.RecordBatch], Iterable[str | None]]
+) -> Counts:
+    """Write the rows of `source` that nothing speaks against; count both kinds.
 
-
-def _joined(batches: Sequence[pyarrow.RecordBatch]) -> pyarrow.RecordBatch:
+    Args:
+        reasons: of some rows, in their order: why each is left out; None keeps it.
+    """
     import pyarrow as pa
 
-    return pa.concat_batches([batch.cast(schema()) for batch in batches])
+    counts = Counts()
+
+    def keep(batch: pyarrow.RecordBatch) -> pyarrow.RecordBatch:
+        mask: list[bool] = []
+        names, sizes = batch.column("language").to_pylist(), batch.column("size").to_pylist()
+        for language, size, reason in zip(names, sizes, reasons(batch), strict=True):
+            mask.append(reason is None)
+            if reason is None:
+                counts.keep(language, size)
+            else:
+                counts.leave_out(reason, language, size)
+        return batch.filter(pa.array(mask, pa.bool_()))
+
+    rewrite_shard(source, target, keep)
+    return counts
 
 
 def documents(batch: pyarrow.RecordBatch) -> Iterator[Document]:
-    """The rows of a batch as what filters look at; a text that is null is empty."""
+    """The rows of a batch as what filters look at."""
     import pyarrow as pa
 
     content = batch.column("content").cast(pa.binary())
     columns = [
         batch.column(name).to_pylist() for name in ("path", "language", "licenses", "stars", "vendored")
     ]
-    for number, (path, language, licenses, stars, vendored) in enumerate(zip(*columns)):
-        data = content[number].as_py() or b""
-        yield Document(path, data, False, language or "", tuple(licenses or ()), stars, bool(vendored))
+    for data, path, language, licenses, stars, vendored in zip(content.to_pylist(), *columns):
+        yield Document(path, data, False, language, tuple(licenses or ()), stars, bool(vendored))

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _ROW_GROUP_BYTES = 8 << 20  # of content: what a writer holds, and a reader of whole groups
 _BATCH_ROWS = 512
+_REQUIRED = frozenset({"repository", "language", "path", "sha256", "size", "content"})
+_IMPORT = "tools/collect/import_dataset.py makes shards of other parquet and jsonl files"
 _ESCAPE = re.compile(rb"[\x00-\x1f\x7f\\]")
 _ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
 
@@ -83,6 +85,7 @@ class ShardWriter:
         self._schema = schema()
         self._writer = parquet.ParquetWriter(path, self._schema, compression="zstd")
         self._rows: list[SourceFile] = []
+        self._batches: list[pyarrow.RecordBatch] = []  # they come before the rows
         self._num_bytes = 0
 
     def write(self, file: SourceFile) -> None:
@@ -93,23 +96,34 @@ class ShardWriter:
             self._flush()
 
     def write_batch(self, batch: pyarrow.RecordBatch) -> None:
-        """Add rows that are arrow data already, as a row group of their own."""
-        self._flush()
-        self._writer.write_batch(batch)
+        """Add rows that are arrow data already."""
+        self._gather_rows()
+        self._batches.append(batch)
+        self._num_bytes += batch.nbytes
+        if self._num_bytes >= _ROW_GROUP_BYTES:
+            self._flush()
 
     def close(self) -> None:
         """Write what is left, and the footer."""
         self._flush()
         self._writer.close()
 
-    def _flush(self) -> None:
+    def _gather_rows(self) -> None:
         import pyarrow as pa
 
         if self._rows:
             columns = [list(column) for column in zip(*self._rows)]
             arrays = [pa.array(column, field.type) for column, field in zip(columns, self._schema)]
-            self._writer.write_batch(pa.record_batch(arrays, schema=self._schema))
-            self._rows, self._num_bytes = [], 0
+            self._batches.append(pa.record_batch(arrays, schema=self._schema))
+            self._rows = []
+
+    def _flush(self) -> None:
+        import pyarrow as pa
+
+        self._gather_rows()
+        if any(batch.num_rows for batch in self._batches):
+            self._writer.write_batch(pa.concat_batches(self._batches))
+        self._batches, self._num_bytes = [], 0
 
 
 @contextmanager
@@ -142,10 +156,10 @@ def find_shards(folder: Path) -> list[Path]:
 def read_batches(
     shard: Path, columns: Sequence[str] | None = None, *, num_rows: int = _BATCH_ROWS
 ) -> Iterator[pyarrow.RecordBatch]:
-    """Rows of a shard as arrow data, a bounded number at once.
+    """Rows of a shard as arrow data, a bounded number at once, in the types of `schema`.
 
     Raises:
-        InputError: not a parquet file, damaged, or without a column that is asked for.
+        InputError: not a parquet file, damaged, without a column that is asked for, or with other values in it.
     """
     import pyarrow as pa
     from pyarrow import parquet
@@ -155,12 +169,28 @@ def read_batches(
         with parquet.ParquetFile(shard, pre_buffer=False) as file:
             if absent := [name for name in wanted if name not in file.schema_arrow.names]:
                 raise InputError(
-                    f"{shard} has no column {', '.join(absent)}: it is not a shard of ours; "
-                    "tools/collect/import_dataset.py makes shards of other parquet and jsonl files"
+                    f"{shard} has no column {', '.join(absent)}: it is not a shard of ours; {_IMPORT}"
                 )
-            yield from file.iter_batches(batch_size=num_rows, columns=wanted)
+            for batch in file.iter_batches(batch_size=num_rows, columns=wanted):
+                yield _in_our_types(batch, shard)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{shard} is not a readable parquet file: {error}; make it again") from error
+
+
+def _in_our_types(batch: pyarrow.RecordBatch, shard: Path) -> pyarrow.RecordBatch:
+    """The rows as our own writer gives them; others' parquet may have our names and other types."""
+    import pyarrow as pa
+
+    wanted = pa.schema([schema().field(name) for name in batch.schema.names])
+    try:
+        batch = batch.cast(wanted)
+        batch.validate(full=True)  # that texts are UTF-8
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise InputError(f"{shard} is not a shard of ours: {error}; {_IMPORT}") from error
+    for name in _REQUIRED.intersection(batch.schema.names):
+        if batch.column(name).null_count:
+            raise InputError(f"{shard} is not a shard of ours: a row has no {name}; {_IMPORT}")
+    return batch
 
 
 def read_shard(shard: Path) -> Iterator[SourceFile]:

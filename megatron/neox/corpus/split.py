@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from megatron.neox.corpus.counts import Counts
 from megatron.neox.corpus.heldout import heldout_groups
 from megatron.neox.corpus.import_dataset import NO_NAME
-from megatron.neox.corpus.rewriting import describe_input, rewrite_shard
+from megatron.neox.corpus.rewriting import describe_input, drop_rows
 from megatron.neox.corpus.shards import find_shards, read_batches
 from megatron.neox.corpus.stage import Phase, Stage
 from megatron.neox.errors import InputError
@@ -38,26 +39,14 @@ class SplitShards:
 
     def run(self, number: int) -> Counts:
         """Take the side's files of a shard."""
-        counts = Counts()
-        valid = _valid_repositories(self.shards, self.share, self.seed)
-
-        def take(batch: pyarrow.RecordBatch) -> pyarrow.RecordBatch:
-            import pyarrow as pa
-
-            names = ("repository", "sha256", "language", "size")
-            mask = []
-            for repository, digest, language, size in zip(*(batch.column(n).to_pylist() for n in names)):
-                is_valid = self._is_drawn(digest) if repository in ("", NO_NAME) else repository in valid
-                mask.append(is_valid == (self.side == "valid"))
-                if mask[-1]:
-                    counts.keep(language, size)
-                else:
-                    counts.leave_out("other_side", language, size)
-            return batch.filter(pa.array(mask, pa.bool_()))
-
         source = self.shards[number]
-        rewrite_shard(source, self.output / source.name, take)
-        return counts
+        return drop_rows(source, self.output / source.name, self._reasons)
+
+    def _reasons(self, batch: pyarrow.RecordBatch) -> Iterator[str | None]:
+        valid = _valid_repositories(self.shards, self.share, self.seed)
+        for repository, digest in zip(*(batch.column(n).to_pylist() for n in ("repository", "sha256"))):
+            is_valid = self._is_drawn(digest) if repository in ("", NO_NAME) else repository in valid
+            yield None if is_valid == (self.side == "valid") else "other_side"
 
     def _is_drawn(self, digest: str) -> bool:
         hashed = sha256(f"{self.seed}\0{digest}".encode()).digest()

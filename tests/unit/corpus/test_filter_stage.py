@@ -6,7 +6,9 @@ import time
 from pathlib import Path
 from random import Random
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from megatron.neox.corpus.filter_stage import choose, filter_stage, read_options
 from megatron.neox.corpus.shards import SourceFile, find_shards, new_shard, read_shard, shard_name
@@ -162,3 +164,26 @@ def test_the_input_is_never_the_output(shards: Path) -> None:
     with pytest.raises(OutputError, match="is the input"):
         run_stage(filter_stage(shards, shards, {"empty": {}}), overwrite=True)
     assert contents(shards) == before
+
+
+def test_shards_of_others_are_taken_in_their_types_or_refused(shards: Path, tmp_path: Path) -> None:
+    shard = shards / shard_name(0)
+    table = parquet.read_table(shard)
+
+    def write_as(name: str, column: pa.Array) -> None:
+        parquet.write_table(table.set_column(table.schema.get_field_index(name), name, column), shard)
+
+    write_as("language", table["language"].combine_chunks().dictionary_encode())
+    assert next(read_shard(shard)).language == "Python"
+    write_as("content", table["content"].cast(pa.large_string()))
+    assert next(read_shard(shard)).content == "a = 1\n"
+    write_as("repository", pa.array([None, *["o/p"] * (len(table) - 1)], pa.string()))
+    with pytest.raises(InputError, match=r"00000\.parquet is not a shard of ours: a row has no repository"):
+        run_stage(filter_stage(shards, tmp_path / "out", {"empty": {}}))
+    write_as("size", pa.array(["many"] * len(table)))
+    with pytest.raises(InputError, match=r"00000\.parquet is not a shard of ours: .*'many'"):
+        run_stage(filter_stage(shards, tmp_path / "out", {"empty": {}}))
+    raw = pa.Array.from_buffers(pa.string(), 1, pa.array([b"\xff"], pa.binary()).buffers(), null_count=0)
+    write_as("content", pa.concat_arrays([raw] * len(table)))
+    with pytest.raises(InputError, match=r"00000\.parquet is not a shard of ours: .*UTF8"):
+        run_stage(filter_stage(shards, tmp_path / "out", {"empty": {}}))

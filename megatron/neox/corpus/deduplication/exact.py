@@ -24,13 +24,13 @@ from megatron.neox.corpus.deduplication.parts import buckets_of, num_buckets, re
 from megatron.neox.corpus.deduplication.rewrite import (
     NAMES,
     best_first,
-    input_identity,
     num_rows,
     numbered,
-    rewrite_shard,
     write_drops,
+    write_kept,
 )
 from megatron.neox.corpus.index import are_in, read_digests, require_index
+from megatron.neox.corpus.rewriting import describe_input
 from megatron.neox.corpus.shards import find_shards, read_batches
 from megatron.neox.corpus.stage import Phase, Stage, fingerprint, work_folder
 
@@ -70,7 +70,7 @@ class ExactDuplicates:
             Phase("write", len(self._shards), self.write),
         ]
         settings: dict[str, Any] = {
-            "input": input_identity(self.input, self._shards),
+            "input": describe_input(self.input),
             "key": self.key,
             "against": [fingerprint([index]) for index in self.against],
         }
@@ -143,7 +143,7 @@ class ExactDuplicates:
         """A shard without the rows that any bucket decided against."""
         drops = [self._work("drops", bucket) for bucket in range(self._num_buckets)]
         shard = self._shards[number]
-        return rewrite_shard(shard, number, self.output / shard.name, drops, _REASONS)
+        return write_kept(shard, number, self.output / shard.name, drops, _REASONS)
 
 
 _KEYED = pa.schema(

@@ -30,13 +30,13 @@ from megatron.neox.corpus.deduplication.parts import buckets_of, column, num_buc
 from megatron.neox.corpus.deduplication.rewrite import (
     NAMES,
     best_first,
-    input_identity,
     num_rows,
-    rewrite_shard,
     write_drops,
+    write_kept,
 )
 from megatron.neox.corpus.deduplication.shingles import Shingles, Shingling, mix, shingle, slices
 from megatron.neox.corpus.deduplication.sketches import Sketch, jaccard, may_reach, sketches
+from megatron.neox.corpus.rewriting import describe_input
 from megatron.neox.corpus.shards import find_shards, read_batches
 from megatron.neox.corpus.stage import Phase, Stage, work_folder
 from megatron.neox.files import appearing
@@ -98,7 +98,7 @@ class NearDuplicates:
             Phase("cluster", 1, self.cluster),
             Phase("write", num_shards, self.write),
         ]
-        settings = {"input": input_identity(self.input, self._shards), **asdict(self.near)}
+        settings = {"input": describe_input(self.input), **asdict(self.near)}
         return Stage("deduplicate_near", self.output, settings, phases, inputs=[self.input])
 
     @cached_property
@@ -242,9 +242,7 @@ class NearDuplicates:
     def write(self, number: int) -> Counts:
         """A shard without the files that go."""
         shard = self._shards[number]
-        return rewrite_shard(
-            shard, number, self.output / shard.name, [self._work("drops")], ["near_duplicate"]
-        )
+        return write_kept(shard, number, self.output / shard.name, [self._work("drops")], ["near_duplicate"])
 
 
 _NONE = np.empty(0, np.uint64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -12,21 +13,11 @@ from pyarrow import parquet
 
 from megatron.neox.corpus.counts import Counts
 from megatron.neox.corpus.deduplication.parts import column, read_part, write_parts
-from megatron.neox.corpus.shards import new_shard, read_batches
-from megatron.neox.corpus.stage import SUMMARY, fingerprint
+from megatron.neox.corpus.rewriting import drop_rows
 from megatron.neox.errors import InputError
 
 NAMES = ("repository", "path", "language", "stars")
 """The columns that decide which of several copies stays."""
-
-_BATCH_ROWS = 256
-_ROW_GROUP_BYTES = 32 << 20
-
-
-def input_identity(folder: Path, shards: Sequence[Path]) -> str:
-    """What a stage's settings say of the shards that it reads."""
-    summary = folder / SUMMARY
-    return fingerprint([summary] if summary.exists() else shards)
 
 
 def num_rows(shards: Sequence[Path]) -> int:
@@ -64,48 +55,23 @@ def write_drops(path: Path, rows: pa.Table, reason: np.ndarray, num_shards: int)
 
     Args:
         rows: with their numbers, as `numbered` gave them.
-        reason: [n], index into the reasons that `rewrite_shard` is given.
+        reason: [n], index into the reasons that `write_kept` is given.
     """
     table = pa.table({"row": rows["row"], "reason": reason.astype(np.uint8)})
     write_parts(path, table, column(rows, "shard"), num_shards)
 
 
-def rewrite_shard(
+def write_kept(
     shard: Path, number: int, output: Path, drops: Sequence[Path], reasons: Sequence[str]
 ) -> Counts:
     """Write `output`, the shard without the rows that `drops` name; count both."""
     dropped = read_part(drops, number)
-    rows, codes = column(dropped, "row"), column(dropped, "reason").astype(np.int64) + 1
-    counts, start = Counts(), 0
-    with new_shard(output) as writer:
-        for group in _groups(read_batches(shard, num_rows=_BATCH_ROWS)):
-            fate = np.zeros(group.num_rows, np.int64)  # 0: kept
-            here = (rows >= start) & (rows < start + group.num_rows)
-            fate[rows[here] - start] = codes[here]
-            start += group.num_rows
-            _count(counts, group, fate, reasons)
-            kept = group.filter(pa.array(fate == 0)).combine_chunks()
-            for batch in kept.to_batches():
-                writer.write_batch(batch)
-    return counts
+    fate = dict(zip(column(dropped, "row").tolist(), column(dropped, "reason").tolist()))
+    rows = itertools.count()
 
+    def reasons_of(batch: pa.RecordBatch) -> Iterator[str | None]:
+        for _ in range(batch.num_rows):
+            code = fate.get(next(rows))
+            yield None if code is None else reasons[code]
 
-def _groups(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
-    """Batches put together into row groups of a reader's size."""
-    waiting: list[pa.RecordBatch] = []
-    for batch in batches:
-        waiting.append(batch)
-        if sum(part.nbytes for part in waiting) >= _ROW_GROUP_BYTES:
-            yield pa.Table.from_batches(waiting)
-            waiting = []
-    if waiting:
-        yield pa.Table.from_batches(waiting)
-
-
-def _count(counts: Counts, rows: pa.Table, fate: np.ndarray, reasons: Sequence[str]) -> None:
-    table = pa.table({"language": rows["language"], "size": rows["size"], "fate": fate})
-    sums = table.group_by(["language", "fate"]).aggregate([("size", "count"), ("size", "sum")])
-    names = ("language", "fate", "size_count", "size_sum")
-    for language, code, num_files, num_bytes in zip(*(sums.column(name).to_pylist() for name in names)):
-        amounts = counts.left_out[reasons[int(code) - 1]] if code else counts.kept
-        amounts[str(language)].add(num_files, num_bytes)
+    return drop_rows(shard, output, reasons_of)
