@@ -22,6 +22,7 @@ from megatron.neox.corpus.shards import unescape_path
 from megatron.neox.errors import InputError
 
 _BLOCK_BYTES = 4 << 20
+_MOST_BYTES = 1 << 20  # of a line; paths have 4096 at most, four times as many escaped
 _HEX = 64
 _AMBIGUOUS = re.compile(r"_(?=_|$)")
 _NEWLINE, _RETURN, _TAB = b"\n\r\t"
@@ -106,6 +107,8 @@ def read_digests(index: Path) -> Iterator[np.ndarray]:
                 yield digests
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise InputError(f"{index} is not a whole zip: {error}; fetch it again") from error
+    except (RuntimeError, NotImplementedError) as error:  # a password, or a compression of other programs
+        raise InputError(f"{index} cannot be unpacked here: {error}; unpack it, and give the text") from error
     if is_empty:
         raise InputError(f"{index} holds no line; an index names each file of the training data")
 
@@ -137,12 +140,14 @@ def _parsed(name: str, stream: IO[bytes]) -> Iterator[np.ndarray]:
     rest, num_lines = b"", 0
     while block := stream.read(_BLOCK_BYTES):
         whole, newline, tail = block.rpartition(b"\n")
-        if not newline:
+        if newline:
+            yield _digests(name, lines := rest + whole + newline, num_lines)
+            num_lines += lines.count(b"\n")
+            rest = tail
+        else:
             rest += tail
-            continue
-        lines, rest = rest + whole + newline, tail
-        yield _digests(name, lines, num_lines)
-        num_lines += lines.count(b"\n")
+        if len(rest) > _MOST_BYTES:  # so that a zip of next to nothing cannot fill the memory
+            raise _no_line(name, num_lines + 1, rest)
     if rest:
         yield _digests(name, rest + b"\n", num_lines)
 
@@ -163,9 +168,12 @@ def _digests(name: str, lines: bytes, lines_before: int) -> np.ndarray:
     wrong = short | (text[places - 1] != _TAB) | (digits == 255).any(axis=1)
     if wrong.any():
         first = int(np.argmax(wrong))
-        raise InputError(
-            f"{name}:{lines_before + numbers[first] + 1}: not a line of an index: "
-            f"{lines[starts[first] : ends[first]][:80]!r}\n"
-            "  a line is LANGUAGE__ORGANIZATION__PROJECT__PATH, a tab, and the file's SHA-256 in hex"
-        )
+        raise _no_line(name, lines_before + int(numbers[first]) + 1, lines[starts[first] : ends[first]])
     return np.ascontiguousarray(digits[:, ::2] << 4 | digits[:, 1::2])
+
+
+def _no_line(name: str, number: int, line: bytes) -> InputError:
+    return InputError(
+        f"{name}:{number}: not a line of an index: {line[:80]!r}\n"
+        "  a line is LANGUAGE__ORGANIZATION__PROJECT__PATH, a tab, and the file's SHA-256 in hex"
+    )

@@ -123,6 +123,22 @@ def test_an_index_that_cannot_be_read(tmp_path: Path) -> None:
         find_seen(damaged(tmp_path), {SEEN})
 
 
+def test_a_small_zip_of_one_endless_line_is_refused_at_once(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "bomb.zip", INDEX + "a" * (40 << 20))
+    with pytest.raises(InputError, match=r"index\.txt\):3: not a line of an index: b'aaa"):
+        find_seen(path, {SEEN})
+
+
+def test_a_zip_with_a_password_is_refused(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "locked.zip", INDEX)
+    data = bytearray(path.read_bytes())
+    for header, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        data[data.rindex(header) + flags] |= 1
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="cannot be unpacked here"):
+        find_seen(path, {SEEN})
+
+
 def test_the_name_is_polycoders_where_that_says_which_file_it_is() -> None:
     assert (
         index_name("Python", "org/my-project", "src/a_b/main.py")
