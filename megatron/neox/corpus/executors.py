@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from megatron.neox.corpus.counts import Counts
@@ -146,6 +147,9 @@ def submit_stage(
     with opened(stage, resume=resume, overwrite=overwrite) as finished:
         if finished is not None:
             return None
+        # Jobs unpickle what lies there: nobody else may write to it.
+        _slurm_folder(stage).mkdir(mode=0o700, exist_ok=True)
+        _slurm_folder(stage).chmod(0o700)
         last: SlurmPipelineExecutor | None = None
         steps: list[tuple[str, Any]] = [
             *((phase.name, PhaseStep(stage, place)) for place, phase in enumerate(stage.phases)),
@@ -177,12 +181,17 @@ def _slurm_jobs(
         mem_per_cpu_gb=resources.memory_gb,
         job_name=f"{stage.name}-{name}",
         qos="",
-        env_command=f"export PYTHONPATH={_python_path()} PATH={Path(sys.executable).parent}:$PATH",
+        env_command=f"export PYTHONPATH={quote(_python_path())} PATH={quote(str(Path(sys.executable).parent))}:$PATH",
         sbatch_args=resources.sbatch,
         depends=before,
         skip_completed=False,
-        logging_dir=str((stage.output.parent / f".{stage.output.name}.slurm" / name).absolute()),
+        logging_dir=str((_slurm_folder(stage) / name).absolute()),
     )
+
+
+def _slurm_folder(stage: Stage) -> Path:
+    """What the jobs run, and their logs: beside the output, which holds shards alone."""
+    return stage.output.parent / f".{stage.output.name}.slurm"
 
 
 def _num_jobs(stage: Stage, name: str, resources: Resources) -> int:

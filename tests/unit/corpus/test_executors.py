@@ -67,7 +67,8 @@ def test_slurm_jobs_give_what_processes_of_this_machine_give(
         (programs / name).write_text(text)
         (programs / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    (tmp_path / "odd $(exit 1)").mkdir()
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{tmp_path / 'odd $(exit 1)'}")
     monkeypatch.setenv("SUBMITTED", str(tmp_path / "submitted"))
     run_stage(Numbers(tmp_path / "here").stage())
     resources = Resources(workers=2, tasks=2, partition="cpu", sbatch={"account": "code"})
@@ -78,6 +79,7 @@ def test_slurm_jobs_give_what_processes_of_this_machine_give(
     assert [name for name in names if name in ("numbers-double", "numbers-write", "numbers-finish")]
     assert any("--dependency=afterok:" in word for words in submitted for word in words)
     assert job is not None
+    assert (tmp_path / ".slurm.slurm").stat().st_mode & 0o777 == 0o700
     assert submit_stage(Numbers(tmp_path / "slurm").stage(), resources, resume=True) is None
 
 
