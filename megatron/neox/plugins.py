@@ -63,6 +63,10 @@ class Part(Generic[T]):
         return f"{self.module} ({file})" if file else self.module
 
 
+# What a value of YAML may be for an option that is annotated so; annotations are texts.
+_SIMPLE: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
+
+
 class Registry(Generic[T]):
     """The parts of one kind, by name.
 
@@ -121,13 +125,15 @@ class Registry(Generic[T]):
 
         Raises:
             UnknownPartError: nothing has that name.
-            UserError: `options` holds a key that the part does not have, or lacks one it needs.
+            UserError: `options` holds a key that the part does not have, lacks one it needs, or has a value of another
+                type than the part's annotation, where that is one of int, float, str and bool.
         """
         part = self.part(name)
         known = part.options
         keywords = {key: value for key, value in offered.items() if key in known}
         for key, value in (options or {}).items():
             self.check_option(name, key)
+            self._check_type(name, key, value, known[key].annotation)
             keywords[key] = value
         missing = [n for n, p in known.items() if p.default is p.empty and n not in keywords]
         if missing:
@@ -146,6 +152,13 @@ class Registry(Generic[T]):
                 f"{self.kind} '{name}' has no option {option}{did_you_mean(option, known)}"
                 f" (it has: {', '.join(known) or 'none'})"
             )
+
+    def _check_type(self, name: str, option: str, value: object, annotation: object) -> None:
+        accepted = _SIMPLE.get(annotation) if isinstance(annotation, str) else None
+        if accepted is not None and (
+            not isinstance(value, accepted) or isinstance(value, bool) > (bool in accepted)
+        ):
+            raise UserError(f"{self.kind} '{name}': option {option} is {annotation}, not {value!r}")
 
     def __iter__(self) -> Iterator[Part[T]]:
         self._load()

@@ -66,6 +66,12 @@ def test_unknown_and_missing_options(parts: Registry[object]) -> None:
         parts.build("scaled", 1)
 
 
+@pytest.mark.parametrize("value", ["3", 1.5, True, None, [1]])
+def test_an_option_of_another_type(parts: Registry[object], value: object) -> None:
+    with pytest.raises(UserError, match=r"part 'scaled': option factor is int, not "):
+        parts.build("scaled", 1, options={"factor": value})
+
+
 def test_two_modules_cannot_share_a_name(parts: Registry[object]) -> None:
     def other(x: int) -> int:
         return x
