@@ -60,6 +60,7 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError("two folders of --input have one name; the card could not tell them apart")
     summaries = read_summaries(options.stages)
     funnel = options.output.with_suffix(".png")
+    options.output.parent.mkdir(parents=True, exist_ok=True)
     if summaries:
         draw_funnel(steps_of(summaries), funnel)
     card = DataCard(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -142,7 +143,7 @@ def license_table(census: Census) -> str:
     """Files and bytes by licence."""
     lines = ["|License|Files|Size(GB)|", "|------|-----|-----|"]
     for name, amount in sorted(census.licenses.items(), key=lambda item: (-item[1].num_bytes, item[0])):
-        lines.append(f"|{name} | {amount.num_files:,} | {gigabytes(amount.num_bytes)} |")
+        lines.append(f"|{_cell(name)} | {amount.num_files:,} | {gigabytes(amount.num_bytes)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -185,8 +186,13 @@ def commit_of(folder: Path) -> str:
 
 
 def _row(name: str, num_repositories: int, amount: Amount, tokens: int | None) -> str:
-    row = f"|{name} | {num_repositories:,} | {gigabytes(amount.num_bytes)} | {amount.num_files:,} |"
+    row = f"|{_cell(name)} | {num_repositories:,} | {gigabytes(amount.num_bytes)} | {amount.num_files:,} |"
     return row if tokens is None else f"{row} {tokens:,} |"
+
+
+def _cell(name: str) -> str:
+    """A name of others as text of a table: nothing in it ends the row, or is Markdown or HTML."""
+    return re.sub(r"[|<>\[\]`\\]", lambda match: f"&#{ord(match[0])};", " ".join(name.split()))
 
 
 def _seeds_in(value: Any, path: str) -> Iterator[tuple[str, Any]]:

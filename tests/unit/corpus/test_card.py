@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from megatron.neox.corpus.card import DataCard, gigabytes, language_table, read_summaries
+from megatron.neox.corpus.card import DataCard, gigabytes, language_table, license_table, read_summaries
 from megatron.neox.corpus.census import take_census
 from megatron.neox.corpus.filter_stage import filter_stage
 from megatron.neox.corpus.shards import SourceFile, find_shards, new_shard, shard_name
@@ -78,6 +78,16 @@ def test_a_card_tells_it_all(shards: Path, tmp_path: Path) -> None:
         assert line in text
     with pytest.raises(InputError, match="is no finished stage's output"):
         read_summaries([shards])
+
+
+def test_names_of_others_stay_in_their_cell(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    with new_shard(tmp_path / "in" / shard_name(0)) as shard:
+        shard.write(row("o/p", "C|<img src=x>", 1, ["MIT |\n# Pwned", "[x](http://x)"]))
+    census = take_census(find_shards(tmp_path / "in"))
+    assert "|C&#124;&#60;img src=x&#62; | 1 |" in language_table(census)
+    assert "|MIT &#124; # Pwned | 1 |" in license_table(census)
+    assert "|&#91;x&#93;(http://x) | 1 |" in license_table(census)
 
 
 def test_tokens_are_counted_by_language(shards: Path, polycoder: Path) -> None:
