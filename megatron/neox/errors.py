@@ -130,7 +130,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 # What the system says when the disk, and not the user, is the reason.
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 def run_door(main: Callable[[Sequence[str]], int | None], arguments: Sequence[str]) -> int:
@@ -151,7 +151,7 @@ def run_door(main: Callable[[Sequence[str]], int | None], arguments: Sequence[st
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        if error.errno not in _NO_SPACE:
+        if error.errno not in NO_SPACE:
             raise
         place = f" while writing {error.filename}" if error.filename else ""
         print(f"ResourceError\nno space left on the disk{place}", file=sys.stderr)

@@ -19,6 +19,7 @@ import deepy
 deepy.enter()
 
 from megatron.neox.corpus.extract import extraction
+from megatron.neox.corpus.repositories import check_name
 from megatron.neox.corpus.source_files import LINKS_OUT, ExtractSettings
 from megatron.neox.corpus.source_text import ENCODINGS
 from megatron.neox.corpus.stage_options import add_stage_options, run_as_told
@@ -67,8 +68,8 @@ def main(arguments: Sequence[str]) -> None:
     for name in ("max_bytes", "min_tokens", "repositories_per_task", "max_errors"):
         if (getattr(options, name) or 0) < 0:
             parser.error(f"--{name.replace('_', '-')} must be 0 or more")
-    if options.repository is not None and len(options.repository.strip("/").split("/")) != 2:
-        parser.error(f"--repository {options.repository} is not ORG/PROJECT")
+    if options.repository is not None:
+        check_name(options.repository, "--repository")
     keys = ("input", "output", "repository", "all_languages", "format", "encoding", "max_bytes", "min_tokens",
             "repositories_per_task")  # fmt: skip
     settings = ExtractSettings(

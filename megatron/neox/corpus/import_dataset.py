@@ -159,6 +159,7 @@ def _hub_sources(text: str) -> list[Source]:
     Raises:
         InputError: there is no such dataset, or it may not be read.
     """
+    from httpx2 import HTTPError  # what the hub's client lets through
     from huggingface_hub import HfApi
 
     found = _HUB_FORM.fullmatch(text)
@@ -167,7 +168,7 @@ def _hub_sources(text: str) -> list[Source]:
     name, below = found["name"], found["below"]
     try:
         told = HfApi(endpoint=os.environ.get("HF_ENDPOINT")).dataset_info(name, revision=found["revision"])
-    except (OSError, ValueError) as error:
+    except (HTTPError, OSError, ValueError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(
             f"{text} cannot be read: {reason}; of a gated dataset, accept the terms on its page, then set HF_TOKEN"

@@ -80,9 +80,10 @@ def _read_row(line: str, where: str) -> Repository:
         )
         raise InputError(f"{where}: {problems}; a line of a {MANIFEST} is expected") from error
     check_language(repository.language, where)
-    _check_name(repository.name, where)
+    check_name(repository.name, where)
     if not _ADDRESS.fullmatch(repository.url):
         raise InputError(f"{where}: url {repository.url!r} is no address")
+    _refuse_login(repository.url, where)
     if repository.commit is not None and not _COMMIT.fullmatch(repository.commit):
         raise InputError(f"{where}: commit {repository.commit!r} is no object name of git")
     return repository
@@ -94,7 +95,8 @@ def check_language(language: str, where: str) -> None:
         raise InputError(f"{where}: {language!r} is not the name of a language")
 
 
-def _check_name(name: str, where: str) -> None:
+def check_name(name: str, where: str) -> None:
+    """Refuse what is not ORGANIZATION/PROJECT, or could not name folders."""
     parts = name.split("/")
     if len(parts) != 2 or not all(map(_NAME_PART.fullmatch, parts)):
         raise InputError(f"{where}: {name!r} is not ORGANIZATION/PROJECT")
@@ -119,6 +121,8 @@ def read_list(path: Path, language: str | None = None) -> Iterator[Repository]:
     Raises:
         InputError: the file is absent, no language is known, or a line has no address of a repository.
     """
+    if not path.exists():
+        raise InputError(f"{path} does not exist (looked for {path.absolute()})")
     if language is None:
         if not path.name.endswith(LIST_ENDING):
             raise InputError(
@@ -143,13 +147,18 @@ def name_of(url: str, where: str) -> str:
     parts = urllib.parse.urlsplit(url)
     if not parts.scheme:
         raise InputError(f"{where}: {url!r} is no address such as https://github.com/ORGANIZATION/PROJECT")
+    _refuse_login(url, where)
+    name = "/".join(parts.path.strip("/").removesuffix(".git").split("/")[-2:])
+    check_name(name, where)
+    return name
+
+
+def _refuse_login(url: str, where: str) -> None:
+    parts = urllib.parse.urlsplit(url)
     if parts.scheme != "file" and "@" in parts.netloc:
         raise InputError(
             f"{where}: the address carries a user or password, which would be recorded; remove it"
         )
-    name = "/".join(parts.path.strip("/").removesuffix(".git").split("/")[-2:])
-    _check_name(name, where)
-    return name
 
 
 def read_folder(folder: Path) -> Iterator[Repository]:

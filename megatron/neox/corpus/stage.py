@@ -28,7 +28,7 @@ from typing import Any
 from megatron.neox.corpus.counts import Counts
 from megatron.neox.corpus.processes import submit, worker_pool
 from megatron.neox.corpus.staging import lock_folder
-from megatron.neox.errors import OutputError, ResourceError
+from megatron.neox.errors import NO_SPACE, OutputError, ResourceError
 from megatron.neox.files import write_whole
 
 log = logging.getLogger(__name__)
@@ -213,7 +213,9 @@ def opened(stage: Stage, *, resume: bool, overwrite: bool) -> Iterator[dict[str,
     refuse_replacing(output, stage.inputs)
     try:
         output.mkdir(parents=True, exist_ok=True)
-    except (PermissionError, NotADirectoryError, FileExistsError) as error:
+    except OSError as error:
+        if error.errno in NO_SPACE:  # no other name helps
+            raise
         raise OutputError(f"cannot write {output}: {error.strerror}; give another --output") from error
     with lock_folder(output):
         finished = _prepare(stage, resume=resume, overwrite=overwrite)

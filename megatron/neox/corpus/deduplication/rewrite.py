@@ -72,6 +72,6 @@ def write_kept(
     def reasons_of(batch: pa.RecordBatch) -> Iterator[str | None]:
         for _ in range(batch.num_rows):
             code = fate.get(next(rows))
-            yield None if code is None else reasons[code]
+            yield None if code is None else reasons[int(code)]
 
     return drop_rows(shard, output, reasons_of)
