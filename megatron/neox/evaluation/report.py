@@ -12,14 +12,15 @@ from megatron.neox.errors import InputError
 from megatron.neox.evaluation.intervals import resampled_sums
 from megatron.neox.evaluation.pass_at_k import DEFAULT_KS, pass_at_k_by_task
 from megatron.neox.evaluation.published.tables import NUM_TASKS, code_perplexity, human_eval
-from megatron.neox.evaluation.report_inputs import Inputs, Verdicts
+from megatron.neox.evaluation.report_inputs import MEASURES, Inputs, Verdicts
+from megatron.neox.generation.output import refuse_unwritable
 from megatron.neox.reports.evaluation_curves import draw_evaluation_curves, evaluation_keys
 from megatron.neox.reports.language_bars import Bar, draw_language_bars
 from megatron.neox.reports.loss_curve import draw_loss_curves
 from megatron.neox.reports.page import Page, Picture, Table
 from megatron.neox.reports.pass_curves import Band, draw_pass_at_k, draw_pass_by_temperature
 
-_MEASURES = {"bits per byte": "bits_per_byte", "perplexity by Pygments tokens": "pygments_perplexity"}
+_LABELS = dict(zip(("bits per byte", "perplexity by Pygments tokens"), MEASURES))
 
 
 class Report:
@@ -43,9 +44,11 @@ class Report:
         """Draw everything; the files, the page last.
 
         Raises:
-            InputError: two files of verdicts have one label.
+            InputError: two files of verdicts have one label, or there is nothing to draw.
+            OutputError: the folder cannot be written.
         """
-        self.output.parent.mkdir(parents=True, exist_ok=True)
+        page = self.output.with_name(self.output.name + ".html")
+        refuse_unwritable(page)
         if self.inputs.runs:
             self._losses()
             self._evaluations()
@@ -54,7 +57,10 @@ class Report:
             self._temperatures()
         if self.inputs.languages:
             self._languages()
-        page = self.output.with_name(self.output.name + ".html")
+        if not self._pictures:
+            raise InputError(
+                f"{', '.join(self.inputs.runs)}: no loss and no evaluation was logged, so nothing is drawn"
+            )
         Page("Report", pictures=self._pictures, tables=self._tables).write(page)
         return [*(picture.path for picture in self._pictures), page]
 
@@ -155,7 +161,7 @@ class Report:
     def _languages(self) -> None:
         panels = {
             label: {name: _bars(metrics, key) for name, metrics in self.inputs.languages.items()}
-            for label, key in _MEASURES.items()
+            for label, key in _LABELS.items()
         }
         measured = {language for metrics in self.inputs.languages.values() for language in metrics}
         published = code_perplexity()
@@ -163,7 +169,8 @@ class Report:
             language: Bar(value) for language, value in published.rows.items() if language in measured
         }
         path = self._picture("languages", "Languages", "Bars by language, with 95% intervals")
-        draw_language_bars({label: {n: b for n, b in s.items() if b} for label, s in panels.items()}, path)
+        drawn = {label: {n: b for n, b in s.items() if b} for label, s in panels.items()}
+        draw_language_bars({label: series for label, series in drawn.items() if series}, path)
         rows = [
             (language, name, label, bar.value, *((bar.low, bar.high) if bar.low is not None else ("-", "-")))
             for label, series in panels.items()

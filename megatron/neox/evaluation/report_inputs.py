@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,11 @@ from typing import Any
 from megatron.neox.errors import InputError
 from megatron.neox.evaluation.humaneval.json_lines import read_objects
 from megatron.neox.evaluation.humaneval.summary import Counts, read_counts
+from megatron.neox.evaluation.languages import LANGUAGES
 from megatron.neox.reports.metrics import Metrics
+
+MEASURES = ("bits_per_byte", "pygments_perplexity")
+"""What is drawn by language, with the ends of its intervals."""
 
 
 @dataclass(frozen=True)
@@ -87,13 +92,13 @@ def _first_object(path: Path) -> dict[str, Any]:
 
 
 def _take_results(inputs: Inputs, path: Path, found: Mapping[str, Any], name: str, model: str) -> None:
-    configs, results = found.get("configs", {}), found["results"]
+    results, configs, documents = (_objects(path, found, key) for key in ("results", "configs", "documents"))
     languages = {
-        configs[task]["language"]: metrics
+        language: _bars(path, task, metrics)
         for task, metrics in results.items()
-        if "language" in configs.get(task, {}) and "bits_per_byte" in metrics
+        if (language := _known_language(configs.get(task))) and _is_of_code(metrics)
     }
-    samples = found.get("documents", {}).get("human_eval")
+    samples = documents.get("human_eval")
     if not languages and not samples:
         raise InputError(
             f"{path} has results of {', '.join(results) or 'nothing'}, and only code_* and human_eval are drawn"
@@ -102,14 +107,40 @@ def _take_results(inputs: Inputs, path: Path, found: Mapping[str, Any], name: st
         _refuse_second(name, inputs.languages, "results")
         inputs.languages[name] = languages
     if samples:
-        inputs.verdicts.append(_verdicts(path.with_name(samples), name, model))
+        inputs.verdicts.append(_verdicts(path.with_name(str(samples)), name, model))
+
+
+def _objects(path: Path, found: Mapping[str, Any], key: str) -> dict[str, Any]:
+    held = found.get(key) or {}
+    if not isinstance(held, dict):
+        raise InputError(f"{path} is no results file of evaluate.py: {key!r} is no object")
+    return held
+
+
+def _known_language(config: object) -> str | None:
+    language = config.get("language") if isinstance(config, dict) else None
+    return language if language in LANGUAGES.values() else None
+
+
+def _is_of_code(metrics: object) -> bool:
+    return isinstance(metrics, dict) and "bits_per_byte" in metrics
+
+
+def _bars(path: Path, task: str, metrics: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The metrics that are drawn; what is beyond every number is not (a null)."""
+    drawn = {key: value for key, value in metrics.items() if key.startswith(MEASURES)}
+    for key, value in drawn.items():
+        if not (value is None or isinstance(value, int | float)):
+            raise InputError(f"{path}: {key} of {task} is {value!r}, no number")
+    return {key: value for key, value in drawn.items() if value is not None and math.isfinite(value)}
 
 
 def _verdicts(path: Path, name: str, model: str) -> Verdicts:
     counts = read_counts(path)
-    told = {row.get("temperature") for _, row in read_objects(path, "results file")}
-    value = told.pop() if len(told) == 1 else None
-    temperature = float(value) if isinstance(value, int | float) else None
+    told = [row.get("temperature") for _, row in read_objects(path, "results file")]
+    numbers = {float(value) for value in told if isinstance(value, int | float)}
+    is_one = len(numbers) == 1 and all(isinstance(value, int | float) for value in told)
+    temperature = numbers.pop() if is_one else None
     label = name if temperature is None else f"{name}, T {temperature:g}"
     return Verdicts(label, model, counts, temperature)
 

@@ -53,8 +53,11 @@ def draw_language_bars(panels: Mapping[str, Series], output: Path) -> None:
 
 
 def _errors(bars: Sequence[Bar]) -> list[list[float]]:
-    """Lengths [2, bars] of the intervals below and above the values; what is no number is not drawn."""
+    """Lengths [2, bars] of the intervals below and above the values; what is no number is not drawn.
+
+    An interval may end a rounding before its value, or leave it out.
+    """
     return [
-        [bar.value - bar.low if bar.low is not None else math.nan for bar in bars],
-        [bar.high - bar.value if bar.high is not None else math.nan for bar in bars],
+        [max(0.0, bar.value - bar.low) if bar.low is not None else math.nan for bar in bars],
+        [max(0.0, bar.high - bar.value) if bar.high is not None else math.nan for bar in bars],
     ]

@@ -31,7 +31,7 @@ class Metrics:
         path: metrics.jsonl, or the folder that holds it (a config's `save`).
 
     Raises:
-        InputError: there is no such file, it is empty, or a line in it is not JSON.
+        InputError: there is no such file, it is empty or cannot be read, or a line in it is no logged step.
     """
 
     def __init__(self, path: Path) -> None:
@@ -53,9 +53,24 @@ class Metrics:
 
 
 def _records(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                yield json.loads(line)
-            except ValueError as error:
-                raise InputError(f"{path}:{number}: not a JSON object: {error}") from error
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise InputError(f"{path} cannot be read: {why}") from None
+    for number, line in enumerate(text.splitlines(), start=1):
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise InputError(f"{path}:{number}: not a JSON object: {error}") from error
+        if not _is_step(record):
+            raise InputError(f"{path}:{number}: no logged step: an object with step, and numbers or null")
+        yield record
+
+
+def _is_step(record: Any) -> bool:
+    return (
+        isinstance(record, dict)
+        and isinstance(record.get("step"), int)
+        and all(value is None or isinstance(value, int | float) for value in record.values())
+    )

@@ -42,8 +42,9 @@ def draw_pass_by_temperature(bands: Mapping[str, Band], output: Path) -> None:
         for index, (name, band) in enumerate(bands.items()):
             means = _percent(band.means)
             errors = [
-                [mean - low for mean, low in zip(means, _percent(band.lows))],
-                [high - mean for mean, high in zip(means, _percent(band.highs))],
+                # An interval may end a rounding before its mean.
+                [max(0.0, mean - low) for mean, low in zip(means, _percent(band.lows))],
+                [max(0.0, high - mean) for mean, high in zip(means, _percent(band.highs))],
             ]
             axes.errorbar(
                 band.places, means, yerr=errors, color=colour(index, len(bands)), marker="o", capsize=3,

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from megatron.neox.errors import InputError
+from megatron.neox.errors import InputError, OutputError
 from megatron.neox.evaluation.humaneval.summary import score
 from megatron.neox.evaluation.report import Report, band
 from megatron.neox.evaluation.report_inputs import Verdicts, read_inputs
@@ -129,6 +129,19 @@ def test_what_makes_no_line_over_temperature_is_said(tmp_path: Path) -> None:
         ),
         (b'{"task_id": "T", "passed": 1}', "a result has task_id and passed"),
         (b'{"step": 1, "loss": 2}\n{"st', "x:2: not a JSON object"),
+        (b'{"step": 1, "loss": 2}\n5\n', "x:2: no logged step: an object with step, and numbers or null"),
+        (b'{"step": 1, "loss": 2}\n{"loss": 2}\n', "x:2: no logged step"),
+        (b'{"step": 1, "loss": "low"}', "x:1: no logged step"),
+        (b'{"results": {"code_c": 5}, "configs": 7}', "'configs' is no object"),
+        (
+            b'{"results": {"code_c": {"bits_per_byte": "low"}}, "configs": {"code_c": {"language": "C"}}}',
+            "bits_per_byte of code_c is 'low', no number",
+        ),
+        (
+            b'{"results": {"code_c": {"bits_per_byte": 1}}, "configs": {"code_c": {"language": "Cobol"}}}',
+            "x has results of code_c, and only code_*",
+        ),
+        (b'{"results": {}, "documents": {"human_eval": "absent.jsonl"}}', "absent.jsonl cannot be read"),
     ],
 )
 def test_other_files_are_refused(content: bytes | None, message: str, tmp_path: Path) -> None:
@@ -136,6 +149,30 @@ def test_other_files_are_refused(content: bytes | None, message: str, tmp_path: 
         (tmp_path / "x").write_bytes(content)
     with pytest.raises(InputError, match=re.escape(message)):
         read_inputs([str(tmp_path / "x")])
+
+
+def test_what_is_no_number_is_not_drawn(tmp_path: Path) -> None:
+    """Intervals that leave their value out, values beyond every number, and temperatures that are none."""
+    metrics = {
+        "bits_per_byte": 2.0, "bits_per_byte_ci95_low": 2.1, "bits_per_byte_ci95_high": 3, "pygments_perplexity": None,
+    }  # fmt: skip
+    content = {"results": {"code_c": metrics}, "configs": {"code_c": {"language": "C"}}}
+    (tmp_path / "r.json").write_text(json.dumps(content))
+    (tmp_path / "m.jsonl").write_text('{"step": 1, "loss": NaN}\n{"step": 2, "loss": 1e999}\n')
+    _verdicts(tmp_path / "v", 1, temperature=[0.2])
+    inputs = read_inputs([f"{name}={tmp_path / name}" for name in ("r.json", "m.jsonl", "v")])
+    assert [one.temperature for one in inputs.verdicts] == [None]
+    kinds = [path.name for path in Report(inputs, tmp_path / "o").write()]
+    assert kinds == ["o_loss.png", "o_pass_at_k.png", "o_languages.png", "o.html"]
+
+
+def test_a_report_of_nothing_and_one_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "m.jsonl").write_text('{"step": 1, "tokens": 5}\n')
+    inputs = read_inputs([str(tmp_path / "m.jsonl")])
+    with pytest.raises(InputError, match="no loss and no evaluation was logged, so nothing is drawn"):
+        Report(inputs, tmp_path / "o").write()
+    with pytest.raises(OutputError, match="cannot be written"):
+        Report(inputs, tmp_path / "m.jsonl" / "o").write()
 
 
 def test_names_are_given_once(tmp_path: Path) -> None:
