@@ -124,6 +124,7 @@ class ShardWriter:
         if any(batch.num_rows for batch in self._batches):
             self._writer.write_batch(pa.concat_batches(self._batches))
         self._batches, self._num_bytes = [], 0
+        pa.default_memory_pool().release_unused()  # or what is kept grows with the number of row groups
 
 
 @contextmanager
@@ -171,7 +172,8 @@ def read_batches(
                 raise InputError(
                     f"{shard} has no column {', '.join(absent)}: it is not a shard of ours; {_IMPORT}"
                 )
-            for batch in file.iter_batches(batch_size=num_rows, columns=wanted):
+            # Tasks run side by side already, and each thread would keep a heap of its own.
+            for batch in file.iter_batches(batch_size=num_rows, columns=wanted, use_threads=False):
                 yield _in_our_types(batch, shard)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{shard} is not a readable parquet file: {error}; make it again") from error
