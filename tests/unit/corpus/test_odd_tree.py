@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,8 @@ from megatron.neox.corpus.extract import extraction
 from megatron.neox.corpus.flat_tree import INDEX
 from megatron.neox.corpus.shards import SourceFile, escape_path, find_shards, read_shard, unescape_path
 from megatron.neox.corpus.source_files import LINKS_OUT, ExtractSettings
-from megatron.neox.corpus.stage import run_stage
+from megatron.neox.corpus.stage import Phase, Stage, run_stage
+from megatron.neox.corpus.staging import lock_folder
 
 ROOT = Path(__file__).resolve().parents[3]
 KEPT = "kept"
@@ -66,33 +68,65 @@ ROWS: dict[int, dict[str | bytes, str]] = {
 # Cases of no row, for the stages that follow.
 OTHERS = dict.fromkeys(("autogen.py", "secret.py", "humaneval.py"), KEPT)
 
-# Rows whose outcome is another stage's, and those that no file of the tree shows: where each is tested.
-ELSEWHERE: dict[int, str] = {
-    10: "tests/unit/corpus/test_readers.py::test_text_mode_of_files_and_not_of_records (to keep the mark)",
-    11: "tests/unit/corpus/test_readers.py::test_text_mode_of_files_and_not_of_records (before tokens)",
-    12: "tests/unit/corpus/test_extract.py::test_a_file_over_the_limit_is_never_read",
-    13: "tests/unit/corpus/test_filters.py::test_monstrous_lines_take_bounded_time (the longest line)",
-    17: "tests/unit/corpus/test_tree.py::test_links_pipes_sockets_and_version_control_are_left_out",
-    18: "tests/unit/corpus/test_tree.py::test_what_may_not_be_read_is_counted",
-    30: "tests/unit/corpus/test_extract_kills.py::test_a_killed_extraction_goes_on_and_gives_the_same_bytes",
-    32: "tests/unit/corpus/test_import_dataset.py::test_what_cannot_be_imported_is_named",
-    34: "tests/unit/corpus/test_stage.py::test_a_killed_stage_goes_on_and_gives_the_same_bytes",
-    35: "tests/unit/corpus/test_stage.py::test_other_peoples_folders_and_running_ones_are_left_alone",
-}
-
-# Rows that these tests leave to those of the stages they belong to.
-TO_OTHER_STAGES = {
-    14: "tokenizing", 26: "exact duplicates", 27: "near duplicates", 28: "clone", 29: "crawl", 31: "vocabularies",
-    33: "tokenize_data.py",
+# What other tests show: outcomes of later stages, and of what no file of the tree can show.
+CORPUS, DATA, INTEGRATION = "tests/unit/corpus", "tests/unit/data", "tests/integration"
+NEAR, EXACT = f"{CORPUS}/deduplication/test_near.py", f"{CORPUS}/deduplication/test_exact.py"
+TOKENIZER, PRETOKENIZE = "tests/unit/tokenizers/test_gpt2_bpe.py", f"{DATA}/test_pretokenize.py"
+HERE = f"{CORPUS}/test_odd_tree.py"
+ELSEWHERE: dict[int, list[str]] = {
+    5: [f"{HERE}::test_encodings_are_replaced_or_guessed_where_asked"],
+    10: [f"{CORPUS}/test_readers.py::test_text_mode_of_files_and_not_of_records"],
+    11: [f"{CORPUS}/test_readers.py::test_text_mode_of_files_and_not_of_records",
+         f"{INTEGRATION}/test_preprocess.py::test_polycoders_own_command_works_to_the_letter"],
+    12: [f"{CORPUS}/test_extract.py::test_a_file_over_the_limit_is_never_read"],
+    13: [f"{CORPUS}/test_filters.py::test_monstrous_lines_take_bounded_time",
+         f"{CORPUS}/test_lexing.py::test_monstrous_lines_take_bounded_time"],
+    14: [f"{TOKENIZER}::test_a_special_token_in_the_text_is_plain_text",
+         "tests/unit/tokenizers/test_train.py::test_special_tokens_in_a_text_are_plain_text"],
+    17: [f"{CORPUS}/test_tree.py::test_links_pipes_sockets_and_version_control_are_left_out"],
+    18: [f"{CORPUS}/test_tree.py::test_what_may_not_be_read_is_counted",
+         f"{CORPUS}/test_extract.py::test_the_command_says_what_it_did_and_fails_beyond_the_errors_allowed"],
+    19: [f"{CORPUS}/test_stage.py::test_any_path_becomes_one_line_and_comes_back",
+         f"{CORPUS}/test_index.py::test_every_path_has_a_name_of_its_own"],
+    20: [f"{HERE}::test_the_flat_tree_loses_no_file_to_a_name",
+         f"{CORPUS}/test_index.py::test_every_path_has_a_name_of_its_own"],
+    25: [f"{CORPUS}/test_languages.py::test_names_by_the_table"],
+    26: [f"{EXACT}::test_of_copies_in_any_language_and_repository_the_most_starred_stays",
+         f"{NEAR}::test_copies_of_the_crafted_tree"],
+    27: [f"{NEAR}::test_a_chain_is_one_cluster", f"{NEAR}::test_of_each_cluster_the_most_starred_stays",
+         f"{NEAR}::test_copies_of_the_crafted_tree"],
+    28: [f"{INTEGRATION}/test_clone_repo.py::test_what_becomes_of_a_clone"],
+    29: [f"{INTEGRATION}/test_gh_crawler.py::test_what_the_api_does",
+         f"{INTEGRATION}/test_gh_crawler.py::test_every_repository_is_found_once",
+         f"{INTEGRATION}/test_gh_crawler.py::test_failures_lose_nothing"],
+    30: [f"{HERE}::test_a_full_disk_in_the_middle_of_a_shard",
+         f"{CORPUS}/test_extract_kills.py::test_a_killed_extraction_goes_on_and_gives_the_same_bytes",
+         f"{INTEGRATION}/test_preprocess.py::test_a_full_disk_is_no_users_mistake",
+         f"{INTEGRATION}/test_preprocess.py::test_a_stopped_run_goes_on_where_it_was"],
+    31: [f"{TOKENIZER}::test_wrong_files_are_named", f"{TOKENIZER}::test_how_the_first_and_last_lines_are_read",
+         f"{TOKENIZER}::test_extended_vocabulary_is_lossless_on_any_bytes",
+         f"{DATA}/test_indexed.py::test_types_follow_the_vocabulary"],
+    32: [f"{CORPUS}/test_import_dataset.py::test_what_cannot_be_imported_is_named",
+         f"{CORPUS}/test_import_dataset.py::test_bytes_nested_licences_and_columns_by_name",
+         f"{PRETOKENIZE}::test_files_that_are_no_parquet_are_named",
+         f"{PRETOKENIZE}::test_nulls_and_odd_columns_beside_do_no_harm"],
+    33: [f"{PRETOKENIZE}::test_what_gives_no_sample_is_refused"],
+    34: [f"{HERE}::test_an_output_that_exists_and_a_second_run",
+         f"{INTEGRATION}/test_preprocess.py::test_an_output_that_exists_is_kept",
+         f"{INTEGRATION}/test_deduplicate.py::test_of_shards_exact_copies_then_near_ones_are_left_out"],
+    35: [f"{HERE}::test_an_output_that_exists_and_a_second_run",
+         f"{DATA}/test_indexed.py::test_two_runs_do_not_write_one_dataset",
+         f"{PRETOKENIZE}::test_two_runs_at_once", f"{INTEGRATION}/test_gh_crawler.py::test_two_crawls_at_once",
+         f"{INTEGRATION}/test_clone_repo.py::test_two_runs_at_once"],
 }  # fmt: skip
 
 
 def test_every_row_has_its_place() -> None:
-    assert set(ROWS) | set(ELSEWHERE) | set(TO_OTHER_STAGES) == set(range(1, 36))
-    for place in ELSEWHERE.values():
-        file, _, name = place.partition(" (")[0].partition("::")
+    assert set(ROWS) | set(ELSEWHERE) == set(range(1, 36))
+    for place in [place for places in ELSEWHERE.values() for place in places]:
+        file, _, name = place.partition("::")
         assert (ROOT / file).is_file(), place
-        assert f"def {name}" in (ROOT / file).read_text("utf-8"), place
+        assert f"def {name}(" in (ROOT / file).read_text("utf-8"), place
 
 
 @pytest.fixture(scope="module")
@@ -182,3 +216,81 @@ def test_the_flat_tree_loses_no_file_to_a_name(odd: Path, tmp_path: Path) -> Non
         "Python__odd__cases__a__b.py": False,
         "Python__odd__cases__" + LONG.replace("/", "__"): False,
     }
+
+
+def command(source: Path, output: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    """tools/collect/extract_code.py, a task a repository, one at a time."""
+    tool = ROOT / "tools" / "collect" / "extract_code.py"
+    words = ["--input", source, "--output", output, "--repositories-per-task", "1", "--workers", "1", *more]
+    done = subprocess.run(
+        [sys.executable, tool, *words], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+@pytest.fixture
+def four(tmp_path: Path) -> Path:
+    """Four repositories of a file each."""
+    for number in range(4):
+        folder = tmp_path / "Code" / "Python" / "org" / f"project{number}"
+        folder.mkdir(parents=True)
+        (folder / "a.py").write_text(f"def f{number}(x):\n    return x + {number}\n" * 30)
+    return tmp_path / "Code"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def two_tasks(stage: Stage, phase: Phase, pending: Sequence[int], workers: int) -> Iterator[Counts]:
+    """Stops as a user does, after two of the tasks."""
+    del workers
+    for number in pending[:2]:
+        yield stage.run_task(phase, number)
+    raise KeyboardInterrupt
+
+
+def test_a_full_disk_in_the_middle_of_a_shard(four: Path, tmp_path: Path) -> None:
+    """Row 30, on a device that is always full where the third shard is to be written."""
+    assert command(four, tmp_path / "straight").returncode == 0
+    output = tmp_path / "out"
+    stage = extraction(ExtractSettings(input=four, output=output, repositories_per_task=1))
+    with pytest.raises(KeyboardInterrupt):
+        run_stage(stage, run_tasks=two_tasks)
+    before = contents(output)
+    (output / ".shard-00002.parquet.partial").symlink_to("/dev/full")
+    full = command(four, output, "--resume")
+    assert (full.returncode, "ResourceError\nno space left on the disk" in full.stderr) == (1, True), (
+        full.stderr
+    )
+    assert contents(output) == before
+    assert sorted(before) == ["shard-00000.parquet", "shard-00001.parquet"]
+    assert command(four, output, "--resume").returncode == 0
+    assert contents(output) == contents(tmp_path / "straight")
+
+
+def test_an_output_that_exists_and_a_second_run(four: Path, tmp_path: Path) -> None:
+    """Rows 34 and 35."""
+    output = tmp_path / "out"
+    output.mkdir()
+    with lock_folder(output):
+        second = command(four, output)
+    assert (second.returncode, f"OutputError\nanother run is writing {output}" in second.stderr) == (2, True)
+    assert list(output.iterdir()) == []
+    assert command(four, output).returncode == 0
+    before = contents(output)
+    for more, message in (
+        ([], f"{output} is there; --resume goes on with it, --overwrite begins anew"),
+        (
+            ["--resume", "--min-tokens", "5000"],
+            "was begun with other settings: min_tokens was 100 and is 5000",
+        ),
+    ):
+        refused = command(four, output, *more)
+        assert (refused.returncode, message in refused.stderr) == (2, True), refused.stderr
+        assert contents(output) == before
+    again = command(four, output, "--resume")
+    assert (again.returncode, contents(output)) == (0, before)
+    fewer = command(four, output, "--overwrite", "--min-tokens", "5000")
+    assert (fewer.returncode, "left out, too_short: 4 files" in fewer.stdout) == (0, True)
