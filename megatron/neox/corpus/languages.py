@@ -90,10 +90,7 @@ def _table() -> dict[str, Language]:
 
 
 LANGUAGES: Mapping[str, Language] = _table()
-"""The languages by name."""
-
-POLYCODER_LANGUAGES = tuple(LANGUAGES)[:12]
-"""Those that PolyCoder was trained on."""
+"""The languages by name, PolyCoder's twelve first."""
 
 
 def _by_key(keys_of: Mapping[str, tuple[str, ...]]) -> dict[bytes, tuple[str, ...]]:

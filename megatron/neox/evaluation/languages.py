@@ -2,20 +2,9 @@
 
 from __future__ import annotations
 
-LANGUAGES = {
-    "python": "Python",
-    "c++": "C++",
-    "c": "C",
-    "c#": "C#",
-    "php": "PHP",
-    "go": "Go",
-    "scala": "Scala",
-    "java": "Java",
-    "javascript": "JavaScript",
-    "typescript": "TypeScript",
-    "ruby": "Ruby",
-    "rust": "Rust",
-}
+from megatron.neox.downloads import evaluation_sets
+
+LANGUAGES = {name.lower(): name for name in evaluation_sets.LANGUAGES}
 """The end of the task's name, which is also an alias of the lexer, to the folder's name."""
 
 TASK_PREFIX = "code_"
