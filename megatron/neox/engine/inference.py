@@ -28,11 +28,16 @@ from megatron.neox.layouts.manifest import Manifest
 from megatron.neox.layouts.upstream import is_upstream
 from megatron.neox.models.plan import PlainModel, plain_model
 from megatron.neox.nn.cache import KeyValueCache
+from megatron.neox.nn.log_likelihood import target_log_probabilities
 from megatron.neox.nn.parallel import TensorParallel
 from megatron.neox.plugins import models
 from megatron.neox.tokenizers import Tokenizer
 
 log = logging.getLogger(__name__)
+
+# Numbers of a hidden layer that are worked on together, whatever the batch: memory of less than 32 MB is used
+# again by the C library, and more is given back and made ready anew each time.
+_HIDDEN_AT_ONCE = 2**22
 
 
 class InferenceModel:
@@ -78,6 +83,41 @@ class InferenceModel:
         whole = self.parallel.gather(shard).transpose(0, 1)  # [b, s, V]
         whole[..., self.vocab_size :] = float("-inf")  # rows of padding, which training never taught anything
         return whole
+
+    @property
+    def computes_log_probabilities(self) -> bool:
+        """Whether `log_probabilities` works: in fp32, on a CPU that has the whole output head."""
+        weight = self.model.head_weight()
+        return (
+            weight is not None
+            and self.parallel.size == 1
+            and weight.dtype == torch.float32
+            and weight.device.type == "cpu"
+        )
+
+    @torch.inference_mode()
+    def log_probabilities(
+        self, token_ids: Tensor, targets: Tensor, *, vocab_size: int | None = None, greedy: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """What `logits` of ids [b, s] would give as log p of the targets [b, s], without that memory.
+
+        Args:
+            targets: -1 where nothing is asked; the answers there are 0 and True.
+            vocab_size: ids from here on have no share in the probability.
+            greedy: also tell whether each target is the first of the likeliest; else that is False.
+        """
+        weight = self.model.head_weight()
+        assert weight is not None
+        weight = weight[: min(self.vocab_size, vocab_size or self.vocab_size)]
+        log_p, is_best = torch.zeros(targets.shape), torch.ones(targets.shape, dtype=torch.bool)
+        rows = max(1, _HIDDEN_AT_ONCE // (token_ids.shape[1] * self.config.mlp_size))
+        for start in range(0, len(token_ids), rows):
+            piece = slice(start, start + rows)
+            wanted = targets[piece] >= 0
+            hidden = self.model(token_ids[piece], up_to_head=True).transpose(0, 1)[wanted]  # [n, h]
+            found = target_log_probabilities(hidden, weight, targets[piece][wanted], greedy=greedy)
+            log_p[piece][wanted], is_best[piece][wanted] = found
+        return log_p, is_best
 
     def new_cache(self, batch: int, max_length: int) -> KeyValueCache:
         """Room for `max_length` tokens in each of `batch` rows."""

@@ -65,9 +65,9 @@ class SharedWork:
         if not self._is_broken:
             self._told(None)
 
-    def score(self, sequences: list[tuple[list[int], int]]) -> list[Score]:
-        """On rank 0: the scores of sequences of ids, of which the last so many count."""
-        return self._ask("_score", sequences)
+    def score(self, sequences: list[tuple[list[int], int]], *, greedy: bool) -> list[Score]:
+        """On rank 0: the scores of sequences of ids, of which the last so many count; `greedy` as TokenScorer's."""
+        return self._ask("_score", sequences, greedy)
 
     def generate(self, requests: list[Request], settings: GenerationConfig) -> list[str]:
         """On rank 0: what follows each prompt; of a prompt that leaves too little room, the end is read."""
@@ -88,7 +88,7 @@ class SharedWork:
         distributed.broadcast_object_list(box, src=0)
         return box[0]
 
-    def _score(self, sequences: list[tuple[list[int], int]]) -> list[Score]:
+    def _score(self, sequences: list[tuple[list[int], int]], greedy: bool) -> list[Score]:
         scorer = TokenScorer(
             self.model,
             padding=self.tokenizer.eod,
@@ -96,7 +96,7 @@ class SharedWork:
             batch_size=self.batch_size,
         )
         mine = [Scored(torch.tensor(ids), count) for ids, count in self._workers.share(sequences)]
-        return self._workers.join(scorer.score(mine, "requests", greedy=True))
+        return self._workers.join(scorer.score(mine, "requests", greedy=greedy))
 
     def _generate(self, requests: list[Request], settings: GenerationConfig) -> list[str]:
         room = self.model.max_positions - settings.maximum_tokens
@@ -173,7 +173,7 @@ class HarnessModel(TemplateLM):
                 )
             sequences.append((whole, len(ids)))
         scorable = [sequence for sequence in sequences if sequence[1]]
-        scores = iter(self._work.score(scorable) if scorable else [])
+        scores = iter(self._work.score(scorable, greedy=True) if scorable else [])
         answers = [_pair(next(scores)) if count else (0.0, True) for _, count in sequences]
         for (texts, _, _), answer in zip(requests, answers):
             self.cache_hook.add_partial("loglikelihood", texts, answer)
@@ -191,7 +191,7 @@ class HarnessModel(TemplateLM):
                 sequences.append((whole[piece.start : piece.start + piece.length + 1], piece.num_scored))
                 owners.append(number)
         totals = [0.0] * len(texts)
-        for owner, score in zip(owners, self._work.score(sequences) if sequences else []):
+        for owner, score in zip(owners, self._work.score(sequences, greedy=False) if sequences else []):
             totals[owner] += score.log_likelihood
         return totals
 

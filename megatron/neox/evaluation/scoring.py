@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -30,6 +30,27 @@ class Score(NamedTuple):
 
     log_likelihood: float
     is_greedy: bool
+
+
+@runtime_checkable
+class WithoutLogits(Protocol):
+    """A model that has a quicker way to log-probabilities; `engine.inference.InferenceModel` on a CPU is one."""
+
+    @property
+    def computes_log_probabilities(self) -> bool:
+        """Whether it has, on this device and in this number format."""
+        ...
+
+    def log_probabilities(
+        self, token_ids: Tensor, targets: Tensor, *, vocab_size: int | None = None, greedy: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """log p of the targets [b, s] behind ids [b, s], and whether each is the likeliest (if greedy).
+
+        Args:
+            targets: -1 where nothing is asked; the answers there are 0 and True.
+            vocab_size: ids from here on have no share in the probability.
+        """
+        ...
 
 
 class TokenScorer:
@@ -80,24 +101,42 @@ class TokenScorer:
 
     def _score(self, batch: Sequence[Scored], greedy: bool) -> list[Score]:
         token_ids = torch.full((len(batch), len(batch[0].ids) - 1), self._padding)
-        for row, sequence in enumerate(batch):
-            token_ids[row, : len(sequence.ids) - 1] = sequence.ids[:-1]
-        logits = self._model.logits(token_ids.to(self._model.device))[..., : self._vocab_size]
-        sums, best = zip(*(_row(sequence, logits[row], greedy) for row, sequence in enumerate(batch)))
-        log_likelihoods: list[float] = torch.stack(sums).tolist()
+        targets = torch.full_like(token_ids, -1)
+        for row, (ids, num_scored) in enumerate(batch):
+            last = len(ids) - 1
+            token_ids[row, :last] = ids[:-1]
+            targets[row, last - num_scored : last] = ids[last + 1 - num_scored :]
+        log_p, is_best = self._log_probabilities(token_ids, targets, greedy)
+        log_likelihoods: list[float] = log_p.double().sum(1).tolist()
         if not all(map(math.isfinite, log_likelihoods)):
             raise NeoXError(
                 "the model's logits are not finite numbers: its weights are damaged, or they overflow "
                 "the precision (try --set precision=fp32)"
             )
-        return [Score(value, bool(flag)) for value, flag in zip(log_likelihoods, torch.stack(best).tolist())]
+        return [Score(value, flag) for value, flag in zip(log_likelihoods, is_best.all(1).tolist())]
+
+    def _log_probabilities(self, token_ids: Tensor, targets: Tensor, greedy: bool) -> tuple[Tensor, Tensor]:
+        """log p of the targets [b, s], and whether each is the likeliest; 0 and True where a target is -1."""
+        model = self._model
+        if isinstance(model, WithoutLogits) and model.computes_log_probabilities:
+            return model.log_probabilities(token_ids, targets, vocab_size=self._vocab_size, greedy=greedy)
+        logits = model.logits(token_ids.to(model.device))[..., : self._vocab_size]
+        return by_logits(logits, targets, greedy=greedy)
 
 
-def _row(sequence: Scored, logits: Tensor, greedy: bool) -> tuple[Tensor, Tensor]:
-    """log p of the tokens that count, fp64, and whether all are the likeliest; logits [s, V]."""
-    last, count = len(sequence.ids) - 1, sequence.num_scored
-    targets = sequence.ids[last + 1 - count :].to(logits.device)
-    scored = logits[last - count : last].float()  # [count, V]
-    losses = functional.cross_entropy(scored, targets, reduction="none")
-    is_best = (scored.argmax(-1) == targets).all() if greedy else torch.tensor(False)
-    return -losses.double().sum(), is_best
+def by_logits(logits: Tensor, targets: Tensor, *, greedy: bool) -> tuple[Tensor, Tensor]:
+    """The plain way to `WithoutLogits.log_probabilities`: from logits [b, s, V], a row of the batch at a time.
+
+    Args:
+        targets: [b, s] on the CPU; those of a row that are not -1 are neighbours.
+    """
+    log_p = torch.zeros(targets.shape, device=logits.device)
+    is_best = torch.ones(targets.shape, device=logits.device, dtype=torch.bool)
+    for row, wanted in enumerate(targets >= 0):
+        first = int(wanted.int().argmax())
+        counted = slice(first, first + int(wanted.sum()))
+        ids = targets[row, counted].to(logits.device)
+        scored = logits[row, counted].float()  # [count, V]
+        log_p[row, counted] = -functional.cross_entropy(scored, ids, reduction="none")
+        is_best[row, counted] = (scored.argmax(-1) == ids) if greedy else False
+    return log_p, is_best

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from megatron.neox.config import ModelConfig
 from megatron.neox.nn.cache import KeyValueCache
+from megatron.neox.nn.embedding import Embedding
+from megatron.neox.nn.head import OutputHead, tied_logits
 from megatron.neox.nn.parallel import ShardLayout, TensorParallel, shard_layout
 from megatron.neox.plugins import models
 
@@ -71,21 +73,38 @@ class PlainModel(nn.Module):
             self._order.append(layer)
 
     def forward(
-        self, token_ids: Tensor, *, cache: KeyValueCache | None = None, at: Sequence[int] | None = None
+        self,
+        token_ids: Tensor,
+        *,
+        cache: KeyValueCache | None = None,
+        at: Sequence[int] | None = None,
+        up_to_head: bool = False,
     ) -> Tensor:
         """Token ids [b, s] to logits [s, b, v]; with a cache they follow those it holds, and join.
 
         Args:
             at: a place in each row, whose logits alone are computed, [1, b, v].
+            up_to_head: give what the last layer is given, [s, b, h]; nothing is told to a cache.
         """
         x = token_ids
         for plan, layer in zip(self.plans, self._order, strict=True):
+            if up_to_head and plan is self.plans[-1]:
+                return x
             if at is not None and plan is self.plans[-1]:
                 x = x[list(at), range(len(at))].unsqueeze(0)  # [1, b, h]
             x = plan.forward(layer, x, cache=cache) if plan.forward else layer(x, cache=cache)
         if cache is not None:
             cache.advance(token_ids.shape[1])
         return x
+
+    def head_weight(self) -> Tensor | None:
+        """This rank's rows [v, h] of the weight by which the last layer multiplies; none where it does more."""
+        plan, layer = self.plans[-1], self._order[-1]
+        if isinstance(layer, OutputHead) and plan.forward is None:
+            return layer.final_linear.weight
+        if isinstance(layer, Embedding) and plan.forward is tied_logits:
+            return layer.word_embeddings.weight
+        return None
 
     def numbered_layers(self) -> dict[int, nn.Module]:
         """Layers by the number of their file; tied ones once."""

@@ -85,7 +85,9 @@ class Attention(nn.Module):
             keys, values = cache.update(self.layer, keys, values)
         mask = self._mask(places, keys.shape[0], queries)
         dropout = self.dropout if self.training else 0.0
-        if mask is None and dropout == 0 and queries.device.type == "cpu":
+        # The blocks are there for the backward pass; forward alone torch's kernel is 1.1 to 2.7 times as fast.
+        by_blocks = queries.device.type == "cpu" and not torch.is_inference_mode_enabled()
+        if mask is None and dropout == 0 and by_blocks:
             return self.dense(self._attend_by_blocks(queries, keys, values))
         with self.parallel.own_random_stream(queries.device) if dropout else contextlib.nullcontext():
             return self.dense(self._attend(queries, keys, values, mask, dropout))
