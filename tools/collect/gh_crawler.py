@@ -20,7 +20,7 @@ from datetime import date, datetime
 from megatron.neox.corpus.crawl.github import API_URL
 from megatron.neox.corpus.crawl.toplists import CrawlSettings, crawl, replay
 from megatron.neox.downloads.fetch import Patience
-from megatron.neox.downloads.options import run_fetching
+from megatron.neox.downloads.options import add_patience_options, run_fetching, told_patience
 from megatron.neox.errors import InputError
 
 EXAMPLES = """examples:
@@ -41,7 +41,7 @@ def utc_time(text: str) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    defaults, patience = CrawlSettings(), Patience(num_retries=8)
+    defaults = CrawlSettings()
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -72,21 +72,10 @@ def _parser() -> argparse.ArgumentParser:
         "--from-manifest", type=Path, metavar="FILE",
         help="write the lists of this manifest.jsonl again, without a network and without a token",
     )  # fmt: skip
-    add(
-        "--retries", type=int, default=patience.num_retries, metavar="N",
-        help="failures in a row after which to give up (default: %(default)s)",
-    )  # fmt: skip
-    add(
-        "--retry-wait", type=float, default=patience.wait_seconds, metavar="SECONDS",
-        help="before the first retry; twice as long before each further one (default: %(default)s)",
-    )  # fmt: skip
+    add_patience_options(parser, Patience(num_retries=8))
     add(
         "--throttle-wait", type=float, default=60.0, metavar="SECONDS",
         help="the first wait at a limit that does not say how long (default: %(default)s, as GitHub asks for)",
-    )  # fmt: skip
-    add(
-        "--timeout", type=float, default=patience.timeout_seconds, metavar="SECONDS",
-        help="longest silence of the server (default: %(default)s)",
     )  # fmt: skip
     return parser
 
@@ -99,8 +88,9 @@ def main(arguments: Sequence[str]) -> None:
         counts = replay(options.from_manifest, options.output)
         print(f"{options.output}: {', '.join(f'{name} {count:,}' for name, count in counts.items())}")
         return
-    if options.retries < 0 or min(options.retry_wait, options.throttle_wait) < 0 or options.timeout <= 0:
-        parser.error("--retries and the waits cannot be negative, --timeout must be above 0")
+    patience = told_patience(parser, options)
+    if options.throttle_wait < 0:
+        parser.error("--throttle-wait cannot be negative")
     if options.min_stars < 0 or options.limit < 1:
         parser.error("--min-stars cannot be negative, --limit must be at least 1")
     settings = CrawlSettings(
@@ -112,10 +102,8 @@ def main(arguments: Sequence[str]) -> None:
         api_url=options.api_url,
     )
     record = crawl(
-        settings, options.output, _token(),
-        patience=Patience(options.retries, options.retry_wait, options.timeout),
-        throttled_seconds=options.throttle_wait,
-    )  # fmt: skip
+        settings, options.output, _token(), patience=patience, throttled_seconds=options.throttle_wait
+    )
     for language, counts in record["languages"].items():
         lost = "".join(f", {counts[word]:,} {word}" for word in ("missing", "hidden") if counts[word])
         print(f"{language}: {counts['repositories']:,} repositories{lost}")

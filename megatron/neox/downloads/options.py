@@ -29,6 +29,12 @@ def add_fetch_options(parser: argparse.ArgumentParser, *, origins: str, archive:
         help=f"ask the record for size and checksum of the {archive}, and compare",
     )  # fmt: skip
     add("--keep-archive", action="store_true", help=f"leave the {archive} beside what was in it")
+    add_patience_options(parser, patience)
+
+
+def add_patience_options(parser: argparse.ArgumentParser, patience: Patience) -> None:
+    """Add --retries, --retry-wait and --timeout."""
+    add = parser.add_argument
     add(
         "--retries", type=int, default=patience.num_retries, metavar="N",
         help="failures in a row, without a byte between them, after which to give up (default: %(default)s)",
@@ -46,10 +52,16 @@ def add_fetch_options(parser: argparse.ArgumentParser, *, origins: str, archive:
 @contextmanager
 def fetcher_of(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Iterator[Fetcher]:
     """A fetcher with the patience that was asked for, telling its progress on stderr."""
+    patience = told_patience(parser, options)
+    with closing(ProgressLines(sys.stderr)) as progress:
+        yield Fetcher(progress, patience)
+
+
+def told_patience(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Patience:
+    """What `add_patience_options` was given."""
     if options.retries < 0 or options.retry_wait < 0 or options.timeout <= 0:
         parser.error("--retries and --retry-wait cannot be negative, --timeout must be above 0")
-    with closing(ProgressLines(sys.stderr)) as progress:
-        yield Fetcher(progress, Patience(options.retries, options.retry_wait, options.timeout))
+    return Patience(options.retries, options.retry_wait, options.timeout)
 
 
 def run_fetching(main: Callable[[Sequence[str]], None], arguments: Sequence[str]) -> int:
