@@ -65,6 +65,10 @@ def test_a_solution_of_few_characters_has_few_spans_and_a_blank_one_none() -> No
     ("kind", "text", "kept"),
     [
         (SINGLE_LINE, "a = 1\nb = 2\n", "a = 1"),
+        (SINGLE_LINE, "\n\n  a = 1\nb = 2\n", "  a = 1"),
+        (SINGLE_LINE, "\ndef g():\n", ""),
+        (SINGLE_LINE, "\n", ""),
+        (MULTI_LINE, "\n  a = 1\n\n  b = 2\n  c = 3", "  a = 1\n\n  b = 2"),
         (MULTI_LINE, "a = 1\n\nb = 2\nc = 3", "a = 1\n\nb = 2"),
         (MULTI_LINE, "a = 1\ndef g():\n", "a = 1"),
         (RANDOM_SPAN, "x" * 30 + "y", "x" * 30),
@@ -90,6 +94,30 @@ def test_from_left_to_right_one_who_knows_fills_all_and_one_who_does_not_none(na
     assert (result.metrics["num_tasks"], result.config["order"]) == (6, "from left to right")
     nothing = run(name, [], limit=6)
     assert (nothing.metrics["pass@1"], nothing.metrics["exact_match"]) == (0.0, 0.0)
+
+
+def test_a_line_end_that_comes_first_ends_no_line() -> None:
+    """As in InCoder's evaluation; the sample goes on to the end of the first line that says something."""
+    first = next(iter(holes_of(SINGLE_LINE, PROBLEMS).values()))
+    found = run(
+        "infilling_single_line", [f"{first.prompt}\n\n{first.middle}\nmore"], limit=1, maximum_tokens=400
+    )
+    assert found.metrics["exact_match"] == 1.0
+    (row,) = found.documents
+    assert row["completion"] == f"\n\n{first.middle}"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["infilling_single_line", "infilling_multi_line", "infilling_random_span"])
+def test_the_floor_is_what_passes_with_nothing_filled_in(name: str) -> None:
+    found = run(name, [])
+    rows = found.documents
+    assert not any(row["completion"] for row in rows)
+    passed = sum(row["passed"] for row in rows)
+    assert found.config["floor"] == (
+        f"pass@1 {passed / len(rows):.4f} with nothing filled in: {passed} holes whose loss no test notices"
+    )
+    assert run(name, [], limit=2).config["floor"] is None
 
 
 @pytest.mark.parametrize("name", ["infilling_multi_line", "infilling_random_span"])

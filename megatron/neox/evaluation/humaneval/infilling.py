@@ -15,12 +15,13 @@ are others. OpenAI's files of all three (openai/human-eval-infilling) come with 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from megatron.neox.evaluation.humaneval.problems import Problem
 from megatron.neox.evaluation.humaneval.protocols import PROTOCOLS, Protocol, cut_at_first
 from megatron.neox.evaluation.humaneval.samples import Sample
+from megatron.neox.generation.stop import StopTexts
 
 SPANS_OF_A_FUNCTION = 10
 # Enough to find ten in any solution that has many more; one that has not gives fewer.
@@ -101,6 +102,8 @@ class Kind:
     how: str
     stops: tuple[str, ...]
     """Where sampling may end without changing what is cut out."""
+    stop_texts: type[StopTexts] = StopTexts
+    """How they are looked for."""
 
     def protocol(self) -> Protocol:
         """Completion cut, between what comes before the hole and what after."""
@@ -115,8 +118,22 @@ class Kind:
         return problem.prompt + self.completion(problem, sample.text) + problem.after
 
 
+class FirstLineStops(StopTexts):
+    """Stop texts that may be line ends; those at the beginning of a sample are none, for they are dropped."""
+
+    def cut(self, text: str) -> str:
+        """The text before the first stop text in it."""
+        begin = len(text) - len(text.lstrip("\n"))
+        return text[:begin] + super().cut(text[begin:])
+
+    def _holds_stop(self, token_ids: Sequence[int]) -> bool:
+        text = self._tokenizer.decode(token_ids).lstrip("\n")
+        return any(stop in text for stop in self.texts)
+
+
 def _as_many_lines(hole: Hole, text: str) -> str:
-    return "\n".join(text.split("\n")[: hole.middle.count("\n") + 1])
+    """As InCoder's evaluation: line ends at the beginning are dropped, for the prompt ends with one already."""
+    return "\n".join(text.lstrip("\n").split("\n")[: hole.middle.count("\n") + 1])
 
 
 def _as_many_characters(hole: Hole, text: str) -> str:
@@ -128,8 +145,13 @@ def _whole(hole: Hole, text: str) -> str:
 
 
 _UP_TO_BLOCKS = "ends at the first line without indentation that begins another block"
-SINGLE_LINE = Kind(single_lines, _as_many_lines, "the first line of the completion", ("\n",))
-MULTI_LINE = Kind(multi_lines, _as_many_lines, f"as many lines as were masked; {_UP_TO_BLOCKS}", (*STOPS,))
+_FROM_TEXT = "from its first character that is no line end on"
+SINGLE_LINE = Kind(
+    single_lines, _as_many_lines, f"the first line of the completion, {_FROM_TEXT}", ("\n",), FirstLineStops
+)
+MULTI_LINE = Kind(
+    multi_lines, _as_many_lines, f"as many lines as were masked, {_FROM_TEXT}; {_UP_TO_BLOCKS}", (*STOPS,)
+)
 RANDOM_SPAN = Kind(
     random_spans, _as_many_characters, f"as many characters as were masked; {_UP_TO_BLOCKS}", (*STOPS,)
 )

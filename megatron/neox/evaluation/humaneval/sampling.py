@@ -16,6 +16,7 @@ from megatron.neox.evaluation.humaneval.verdicts import Row, judge_samples, self
 from megatron.neox.evaluation.sandbox import Backend, Limits, Sandbox
 from megatron.neox.generation.decode import Decoder, sample_requests
 from megatron.neox.generation.language_model import LanguageModel
+from megatron.neox.generation.stop import StopTexts
 from megatron.neox.generation.workers import Workers
 from megatron.neox.tokenizers import Tokenizer
 
@@ -29,6 +30,7 @@ class SampledProblems:
     Args:
         problems: by task_id.
         tested: problems whose canonical solutions must pass before anything is sampled.
+        stop_texts: how the stops of `sampling` are looked for.
     """
 
     problems: Mapping[str, Problem]
@@ -36,6 +38,7 @@ class SampledProblems:
     protocol: Protocol
     backend: Backend
     sampling: GenerationConfig
+    stop_texts: type[StopTexts] = StopTexts
 
     def rows(
         self, model: LanguageModel, tokenizer: Tokenizer, workers: Workers, prompts: Sequence[str]
@@ -60,6 +63,7 @@ class SampledProblems:
     ) -> list[Sample]:
         requests = sample_requests(prompts, self.sampling.num_samples, sources=[*self.problems])
         decoder = Decoder(model, tokenizer, self.sampling)
+        decoder.stop = self.stop_texts(self.sampling.stop, tokenizer)
         decoder.check(requests)
         samples: list[Sample] = []
         for piece in workers.rounds(requests, self.sampling.generation_batch_size):

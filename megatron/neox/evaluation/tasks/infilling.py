@@ -59,9 +59,11 @@ class Infilling:
         InputError: a problem file is damaged, or there is nothing to mask.
     """
 
-    version = 1
+    version = 2  # 1 took a line end at the beginning of a completion for a filled line
     kind: ClassVar[Kind]
     fim_kind: ClassVar[Kind]
+    num_passing_empty: ClassVar[int]
+    """Holes of HumanEval whose tests pass when nothing is filled in; a test counts them."""
 
     def __init__(
         self,
@@ -100,8 +102,10 @@ class Infilling:
             protocol,
             choose_backend(sandbox),
             sampling,
+            self._kind.stop_texts,
         )
         self._limit = limit
+        self._is_whole = limit is None and problem_file is None
 
     def run(self, model: LanguageModel, tokenizer: Tokenizer, workers: Workers) -> TaskResult:
         """Sample and judge, both shared among the copies of the model.
@@ -127,12 +131,19 @@ class Infilling:
         filled = self._kind.completion(hole, row["completion"] or "")
         return {**row, "exact_match": filled.rstrip() == hole.middle.rstrip()}
 
+    def _floor(self) -> str | None:
+        if not self._is_whole:
+            return None
+        share = self.num_passing_empty / len(self.holes)
+        return f"pass@1 {share:.4f} with nothing filled in: {self.num_passing_empty} holes whose loss no test notices"
+
     def _description(self) -> dict[str, Any]:
         return {
             **self._problems.description(),
             "order": "prefix, suffix, middle (fill in the middle)" if self._fim else "from left to right",
             "fim": self._fim,
             "limit": self._limit,
+            "floor": self._floor(),
             "exact_match": "the completion as it was cut is the masked text, white space at its end aside",
             "interval": "95%, bootstrap over functions",
         }
@@ -204,6 +215,7 @@ class SingleLine(Infilling):
     """pass@k and exact match of single lines of HumanEval's solutions, each masked in turn: 1,033 holes."""
 
     kind = fim_kind = SINGLE_LINE
+    num_passing_empty = 27
 
 
 @tasks.register("infilling_multi_line")
@@ -211,6 +223,7 @@ class MultiLine(Infilling):
     """pass@k and exact match of runs of lines of HumanEval's solutions, every run masked in turn: 5,815 holes."""
 
     kind = fim_kind = MULTI_LINE
+    num_passing_empty = 55
 
 
 @tasks.register("infilling_random_span")
@@ -218,3 +231,4 @@ class RandomSpan(Infilling):
     """pass@k and exact match of random spans of HumanEval's solutions, ten of each: 1,640 holes."""
 
     kind, fim_kind = RANDOM_SPAN, RANDOM_SPAN_TO_THE_END
+    num_passing_empty = 3
