@@ -51,7 +51,7 @@ def loaded(path: Path, kind: str = "hf", **keys: Any) -> EvaluatedModel:
         return load_evaluated(config, grid)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", ["gpt2", pytest.param("gpt_neox", marks=pytest.mark.long), "llama"])
 def test_lm_evals_own_model_gives_the_same(folders: Path, tmp_path: Path, name: str) -> None:
     """Log-likelihoods of our code task against lm-eval's rolling ones, and every kind of request of its own tasks."""
     theirs = pytest.importorskip("lm_eval.models.huggingface", exc_type=ImportError)
@@ -109,7 +109,8 @@ def test_greedy_generations_are_those_of_transformers(folders: Path, name: str, 
 
 def greedy(folder: Path, prompt: str) -> list[int]:
     """The 20 ids that transformers says after a prompt."""
-    model, tokenizer = (kind.from_pretrained(folder) for kind in (AutoModelForCausalLM, AutoTokenizer))
+    model: Any = AutoModelForCausalLM.from_pretrained(folder)
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
     ids = tokenizer(prompt, return_tensors="pt", add_special_tokens=False)["input_ids"]
     mask = torch.ones_like(ids)
     options = {
@@ -120,6 +121,26 @@ def greedy(folder: Path, prompt: str) -> list[int]:
         "eos_token_id": None,
     }
     return model.generate(ids, attention_mask=mask, **options)[0, ids.shape[1] :].tolist()
+
+
+def test_validation_loss_joins_files_by_the_bos(folders: Path) -> None:
+    """As CodeParrot's does; the llama here has a bos besides its eos."""
+    evaluated = loaded(folders / "llama")
+    settings = EvaluationConfig(
+        eval_data_path=str(folders / "code"),
+        eval_tasks=["validation_loss"],
+        eval_task_options={"validation_loss": {"seq_length": NUM_POSITIONS}},
+    )
+    told = build_tasks(settings)["validation_loss"].run(evaluated.model, evaluated.tokenizer, Workers())
+    model: Any = AutoModelForCausalLM.from_pretrained(folders / "llama")
+    tokenizer: Any = AutoTokenizer.from_pretrained(folders / "llama")
+    ids: list[int] = []
+    for text in (CODE, CODE * 7, "x = 1\n"):
+        ids += [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.bos_token_id]
+    whole = torch.tensor(ids[: len(ids) // NUM_POSITIONS * NUM_POSITIONS]).view(-1, NUM_POSITIONS)
+    with torch.no_grad():
+        assert told.metrics["loss"] == pytest.approx(model(whole, labels=whole).loss.item(), rel=1e-5)
+    assert told.config["context"].endswith("files joined by the tokenizer's bos, <s>")
 
 
 def test_a_checkpoint_exported_has_the_perplexity_that_it_had(tmp_path: Path) -> None:

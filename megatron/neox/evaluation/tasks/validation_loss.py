@@ -137,7 +137,7 @@ class ValidationLoss:
             [-score.log_likelihood / (self._seq_length - 1) for score in scorer.score(scored, "sequences")]
         )
         rows = [{"sequence": number, "loss": loss} for number, loss in enumerate(losses)]
-        return TaskResult(self._metrics(losses, tally), self._description(tally), rows)
+        return TaskResult(self._metrics(losses, tally), self._description(tokenizer, tally), rows)
 
     def _texts(self, tally: Tally) -> Iterator[str]:
         if self._is_streamed:
@@ -202,7 +202,8 @@ class ValidationLoss:
             "num_texts_skipped": sum(tally.skipped.values()),
         }
 
-    def _description(self, tally: Tally) -> Mapping[str, Any]:
+    def _description(self, tokenizer: Tokenizer, tally: Tally) -> Mapping[str, Any]:
+        joint = getattr(tokenizer, "start_name", "the end-of-document token").rstrip(",")
         return {
             "data": self._source,
             "split": self._split if self._is_streamed else None,
@@ -210,7 +211,7 @@ class ValidationLoss:
             "seq_length": self._seq_length,
             "max_sequences": self._max_sequences or None,
             "codeparrot_batch_size": self._batch_size or None,
-            "context": "the tokens before in the sequence; files joined by the end-of-document token",
+            "context": f"the tokens before in the sequence; files joined by {joint}",
             "intervals": f"95%, bootstrap over sequences, {NUM_RESAMPLES} draws, percentiles",
             "skipped": dict(tally.skipped),
         }
