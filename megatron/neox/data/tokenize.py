@@ -41,6 +41,7 @@ from megatron.neox.plugins import filters as filter_registry
 from megatron.neox.plugins import readers
 from megatron.neox.tokenizers import Tokenizer
 from megatron.neox.tokenizers.engines import EngineName
+from megatron.neox.tokenizers.gpt2_bpe import END_OF_DOCUMENT
 
 log = logging.getLogger(__name__)
 
@@ -219,7 +220,7 @@ class _Dataset:
         if not counts.total_kept().num_files:
             raise InputError(self._nothing_found(skipped))
         report(progress)
-        _summarise(self.prefix, progress, skipped, counts.numbers["num_replaced"])
+        _summarise(self.prefix, progress, skipped, counts)
         return Path(self.prefix)
 
     def _stage(self, described: dict[str, Any]) -> Stage:
@@ -258,7 +259,7 @@ class _Dataset:
 
     def encode_part(self, number: int) -> Counts:
         """Read and encode a piece: its ids go to one file, the length of each document to another."""
-        tally, num_tokens, num_replaced = Tally(), 0, 0
+        tally, num_tokens, num_replaced, num_end_texts = Tally(), 0, 0, 0
         texts = usable_texts(
             self._documents(number, tally), tally, keep_byte_order_mark=self.settings.keep_byte_order_mark
         )
@@ -274,8 +275,9 @@ class _Dataset:
                 _write(sizes, encoded.sizes.astype("<i4"))
                 num_tokens += len(encoded.ids)
                 num_replaced += encoded.num_replaced
+                num_end_texts += sum(END_OF_DOCUMENT in text for text in chunk[0])
         counts = _counted(tally)
-        counts.numbers.update(num_tokens=num_tokens, num_replaced=num_replaced)
+        counts.numbers.update(num_tokens=num_tokens, num_replaced=num_replaced, num_end_texts=num_end_texts)
         return counts
 
     def _documents(self, number: int, tally: Tally) -> Iterator[Document]:
@@ -312,6 +314,7 @@ class _Dataset:
                 **self._described(),
                 "num_source_bytes": counts.total_kept().num_bytes,
                 "num_bytes_replaced_by_eod": counts.numbers["num_replaced"],
+                "num_documents_with_end_text": counts.numbers["num_end_texts"],
                 "skipped": dict(sorted(_skipped(counts).items())),
             }
 
@@ -411,11 +414,15 @@ def _write(file: BinaryIO, numbers: np.ndarray) -> None:
         raise
 
 
-def _summarise(prefix: str, progress: Progress, skipped: dict[str, int], num_replaced: int) -> None:
+def _summarise(prefix: str, progress: Progress, skipped: dict[str, int], counts: Counts) -> None:
     log.info("%s.bin, .idx and .json: %s", prefix, progress.line())
     if skipped:
         log.info("left out: %s", ", ".join(f"{count} {reason}" for reason, count in skipped.items()))
-    if num_replaced:
+    if num_end_texts := counts.numbers["num_end_texts"]:
+        log.info(
+            "%d documents have %s written out, which is plain text there", num_end_texts, END_OF_DOCUMENT
+        )
+    if num_replaced := counts.numbers["num_replaced"]:
         log.warning(
             "NOTE: %d bytes that the vocabulary lacks became the end-of-document id inside documents, as in "
             "GPT-NeoX; --missing-bytes extend gives them ids of their own",

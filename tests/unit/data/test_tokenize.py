@@ -57,6 +57,7 @@ def test_a_folder_is_read_as_text_mode_does(source: Path, tmp_path: Path) -> Non
         "eod": 0,
         "num_source_bytes": 14,
         "num_bytes_replaced_by_eod": 0,
+        "num_documents_with_end_text": 0,
         "skipped": {"binary": 1, "empty": 1, "not_utf8": 1, "special_file": 1},
         "inputs": ["source"],
         "key": "text",
@@ -215,6 +216,24 @@ def test_bytes_the_vocabulary_lacks_are_counted(
     assert IndexedDataset(written)[0].tolist() == [90, 0, 188, 91, 0, 0]
     assert "2 bytes that the vocabulary lacks became the end-of-document id" in caplog.text
     assert json.loads(Path(f"{written}.json").read_text())["num_bytes_replaced_by_eod"] == 2
+
+
+def test_the_end_written_out_is_plain_text_and_counted(
+    polycoder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    texts = ["END = '<|endoftext|>'", "x", "<|endoftext|>" * 3]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    section = TokenizerConfig(
+        vocab_file=str(polycoder / "code-vocab.json"), merge_file=str(polycoder / "code-merges.txt")
+    )
+    settings = TokenizeSettings(
+        inputs=[tmp_path / "a.jsonl"], output_prefix=str(tmp_path / "out"), tokenizer=section, append_eod=True
+    )
+    (written,) = tokenize(settings)
+    assert all(document.tolist().index(0) == len(document) - 1 for document in IndexedDataset(written))
+    assert json.loads(Path(f"{written}.json").read_text())["num_documents_with_end_text"] == 2
+    assert "2 documents have <|endoftext|> written out, which is plain text there" in caplog.text
 
 
 def test_what_cannot_be_done_leaves_nothing(source: Path, tmp_path: Path) -> None:
