@@ -17,9 +17,9 @@ import json
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import as_completed
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -191,8 +191,9 @@ def run_stage(
         if finished is not None:
             return finished
         try:
-            for phase in stage.phases:
-                _run_phase(stage, phase, workers, report, run_tasks or _in_processes)
+            with _processes(stage) as here:
+                for phase in stage.phases:
+                    _run_phase(stage, phase, workers, report, run_tasks or here)
             return stage.finish()
         except BaseException:
             if not stage.has_begun():
@@ -293,19 +294,45 @@ def _run_phase(
         report(Step(phase.name, num_done, num_tasks, counts))
 
 
-def _in_processes(stage: Stage, phase: Phase, pending: Sequence[int], workers: int) -> Iterator[Counts]:
-    if workers <= 1 or len(pending) <= 1:
-        for number in pending:
-            yield stage.run_task(phase, number)
-        return
-    try:
-        with worker_pool(min(workers, len(pending))) as pool:
-            for future in as_completed([submit(pool, stage.run_task, phase, number) for number in pending]):
+@contextmanager
+def _processes(stage: Stage) -> Iterator[RunTasks]:
+    """Runs the tasks of all phases in the same processes of this machine: each takes a second to start.
+
+    They get the stage once, when they start, for it may name every repository of a corpus.
+    """
+    with ExitStack() as opened_pool:
+        pool: ProcessPoolExecutor | None = None
+
+        def run_tasks(_: Stage, phase: Phase, pending: Sequence[int], workers: int) -> Iterator[Counts]:
+            nonlocal pool
+            if workers <= 1 or len(pending) <= 1:
+                for number in pending:
+                    yield stage.run_task(phase, number)
+                return
+            pool = pool or opened_pool.enter_context(worker_pool(workers, _begin, (stage,)))
+            place = next(place for place, other in enumerate(stage.phases) if other is phase)
+            for future in as_completed([submit(pool, _run_task, place, number) for number in pending]):
                 yield future.result()
-    except BrokenProcessPool as error:
-        raise ResourceError(
-            f"one of {workers} workers died, most likely for want of memory; --resume with fewer --workers goes on"
-        ) from error
+
+        try:
+            yield run_tasks
+        except BrokenProcessPool as error:
+            raise ResourceError(
+                f"one of {workers} workers died, most likely for want of memory; --resume with fewer --workers goes on"
+            ) from error
+
+
+_stage: Stage | None = None  # of this worker process
+
+
+def _begin(stage: Stage) -> None:
+    global _stage
+    _stage = stage
+
+
+def _run_task(place: int, number: int) -> Counts:
+    assert _stage is not None
+    return _stage.run_task(_stage.phases[place], number)
 
 
 def fingerprint(paths: Sequence[Path]) -> str:
