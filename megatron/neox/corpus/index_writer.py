@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import os
+import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -13,6 +14,7 @@ from typing import IO
 
 from megatron.neox.corpus.index import index_name
 from megatron.neox.corpus.shards import find_shards, read_batches
+from megatron.neox.corpus.staging import lock_folder
 from megatron.neox.errors import OutputError
 from megatron.neox.files import appearing
 
@@ -37,13 +39,31 @@ def write_index(shards: Path, output: Path, *, overwrite: bool = False) -> int:
     if os.path.lexists(output) and not overwrite:
         raise OutputError(f"{output} exists already; give another --output, or --overwrite to replace it")
     output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:
-        runs = [_run(sorted(_lines(shard)), Path(folder)) for shard in found]
+    with _scratch(output) as folder:
+        runs = [_run(sorted(_lines(shard)), folder) for shard in found]
         while len(runs) > _MERGED_AT_ONCE:
             with _merged(runs[:_MERGED_AT_ONCE]) as lines:
-                runs = [*runs[_MERGED_AT_ONCE:], _run(lines, Path(folder))]
+                runs = [*runs[_MERGED_AT_ONCE:], _run(lines, folder)]
         with appearing(output) as partial, _opened(partial, output) as file, _merged(runs) as lines:
             return _write(lines, file)
+
+
+@contextmanager
+def _scratch(output: Path) -> Iterator[Path]:
+    """An empty folder beside `output`, gone afterwards; what a killed run left in it is cleared away.
+
+    Raises:
+        OutputError: another run is writing there.
+    """
+    folder = output.with_name(f".{output.name}.runs")
+    folder.mkdir(exist_ok=True)
+    with lock_folder(folder):
+        for run in folder.iterdir():
+            run.unlink()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder)
 
 
 def _lines(shard: Path) -> Iterator[bytes]:
