@@ -81,7 +81,7 @@ def main(arguments: Sequence[str]) -> None:
     per_language = ", ".join(f"{count:,} {name}" for name, count in summary["repositories"].items())
     print(f"repositories: {per_language or 'none'}; taken: {summary['settings']['rule']}")
     if num_links := summary["numbers"].get(LINKS_OUT):
-        print(f"{num_links} links lead out of their repository, and were not followed", file=sys.stderr)
+        print(f"links that lead out of their repository, not followed: {num_links:,}", file=sys.stderr)
     num_errors = sum(amount["num_files"] for amount in summary["left_out"].get("unreadable", {}).values())
     if options.max_errors is not None and num_errors > options.max_errors:
         raise ResourceError(

@@ -20,6 +20,7 @@ from megatron.neox.corpus.languages import LANGUAGES, is_source, language_of, la
 from megatron.neox.corpus.shards import SourceFile, escape_path
 from megatron.neox.corpus.source_text import Encoding, source_text
 from megatron.neox.corpus.tree import Tree
+from megatron.neox.errors import InputError
 
 # Folders of other people's code inside a repository; files below them are kept, and flagged.
 VENDORED = frozenset({
@@ -81,7 +82,12 @@ class _LanguageTally(Tally):
 def extract_checkout(checkout: Checkout, settings: ExtractSettings, counts: Counts) -> Iterator[Extracted]:
     """The files of a repository that are kept, in the order of their paths; `counts` says what became of all."""
     tally = _LanguageTally(counts, checkout.language or _UNKNOWN)
-    with Tree(Path(os.fsdecode(checkout.folder)), tally) as tree:
+    try:
+        opened = Tree(Path(os.fsdecode(checkout.folder)), tally)
+    except InputError:  # gone, or not for us; one of a million must not end the run
+        tally.skip("unreadable")
+        return
+    with opened as tree:
         paths = tree.paths()
         counts.numbers[LINKS_OUT] += tree.num_links_out
         language = checkout.language or majority_language(tree, paths)

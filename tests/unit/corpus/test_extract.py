@@ -208,6 +208,15 @@ def test_the_output_is_the_same_on_any_number_of_processes(clones: Path, tmp_pat
     assert len(one) == 3
 
 
+def test_a_repository_that_is_gone_is_counted_and_ends_nothing(clones: Path, tmp_path: Path) -> None:
+    stage = extraction(ExtractSettings(input=clones, output=tmp_path / "out"))
+    rows, _ = extract(clones, tmp_path / "whole")
+    (clones / "Python" / "org" / "one").rename(tmp_path / "one")
+    counts = Counts.from_json(run_stage(stage))
+    assert counts.reasons()["unreadable"].num_files == 1
+    assert counts.total_kept().num_files == sum(row.repository != "org/one" for row in rows) > 0
+
+
 def test_what_is_no_tree_of_repositories_is_told(clones: Path, tmp_path: Path) -> None:
     write(tmp_path / "tree", {"Pyhton/o/p/a.py": CODE})
     (tmp_path / "empty").mkdir()
@@ -283,6 +292,6 @@ def test_the_command_says_what_it_did_and_fails_beyond_the_errors_allowed(
     )  # fmt: skip
     assert ran.returncode == 1, ran.stderr
     assert "ResourceError\n1 files or folders could not be read, and --max-errors allows 0" in ran.stderr
-    assert "1 links lead out of their repository, and were not followed" in ran.stderr
+    assert "links that lead out of their repository, not followed: 1" in ran.stderr
     assert "kept: 6 files" in ran.stdout
     assert "repositories: 1 C, 1 Python; taken: the language that the tree names" in ran.stdout
