@@ -191,7 +191,7 @@ def run_stage(
         if finished is not None:
             return finished
         try:
-            with _processes(stage) as here:
+            with _processes(stage, workers) as here:
                 for phase in stage.phases:
                     _run_phase(stage, phase, workers, report, run_tasks or here)
             return stage.finish()
@@ -295,7 +295,7 @@ def _run_phase(
 
 
 @contextmanager
-def _processes(stage: Stage) -> Iterator[RunTasks]:
+def _processes(stage: Stage, workers: int) -> Iterator[RunTasks]:
     """Runs the tasks of all phases in the same processes of this machine: each takes a second to start.
 
     They get the stage once, when they start, for it may name every repository of a corpus.
