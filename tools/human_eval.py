@@ -86,7 +86,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
         "--timeout", type=_seconds, help="seconds a sample may take (default: the protocol's, 3)"
     )
     parser.add_argument(
-        "--sandbox", default="auto", help="auto, bubblewrap or landlock (default: %(default)s)"
+        "--sandbox", default="auto", help="auto, bubblewrap, landlock or container (default: %(default)s)"
     )
     parser.add_argument(
         "--published", action=argparse.BooleanOptionalAction, default=True,

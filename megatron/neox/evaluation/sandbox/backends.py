@@ -1,7 +1,9 @@
-"""What holds a program in: bubblewrap's namespaces, or Landlock; seccomp, limits and another user always."""
+"""What holds a program in: bubblewrap, Landlock or a container; seccomp, limits and another user always."""
 
 from __future__ import annotations
 
+import atexit
+import functools
 import json
 import math
 import os
@@ -11,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,6 +89,20 @@ def _bubblewrap() -> Backend | str:
     return Backend("bubblewrap", description, lambda: [*_bubblewrap_command(program), "--"], has_landlock)
 
 
+def _container() -> Backend | str:
+    program = shutil.which("podman")
+    if program is None:
+        return "podman is not installed (apt install podman runc, dnf install podman)"
+    if os.geteuid() != 0:
+        return "containers are started by root only (those of other users were not tried)"
+    complaint = _complaint([*_container_command(program, num_descriptors=0), PYTHON[0], "-c", ""])
+    if complaint:
+        return f"podman does not work here: {complaint}"
+    has_landlock = landlock.version() > 0
+    description = "container (podman), " + "Landlock, " * has_landlock + "seccomp, limits"
+    return Backend("container", description, lambda: _container_command(program), has_landlock)
+
+
 def _complaint(command: list[str]) -> str:
     done = subprocess.run(
         command, env={}, capture_output=True, check=False, stdin=subprocess.DEVNULL, cwd="/"
@@ -116,6 +133,70 @@ def _bubblewrap_command(program: str) -> list[str]:
     return [*command, "--remount-ro", "/", "--chdir", "/"]
 
 
+def _container_command(program: str, *, num_descriptors: int = 1) -> list[str]:
+    """A container of no image, with what bubblewrap's root holds, and a /proc of its own that Landlock closes.
+
+    Args:
+        num_descriptors: how many it inherits beyond the first three.
+    """
+    # crun, the usual choice, refuses machines that have cgroups of both versions.
+    command = [program, *(["--runtime", "runc"] if shutil.which("runc") else [])]
+    command += [
+        "run",
+        "--rm",
+        "--preserve-fds",
+        str(num_descriptors),
+        "--network",
+        "none",
+        "--ipc",
+        "private",
+        "--log-driver",
+        "none",
+    ]
+    command += [
+        "--read-only",
+        "--read-only-tmpfs=false",
+        "--security-opt",
+        "no-new-privileges",
+        "--systemd",
+        "false",
+    ]
+    command += [
+        "--pids-limit",
+        "64",
+        "--memory",
+        str(2 * Limits().memory_bytes),
+        "--ulimit",
+        "nofile=256",
+        "--ulimit",
+        "nproc=512",
+    ]
+    command += [
+        "--cap-drop",
+        "all",
+        "--cap-add",
+        "SETUID,SETGID,KILL",
+        "--env",
+        "PYTHONHASHSEED=0",
+        "--workdir",
+        "/",
+    ]
+    for folder in _visible_folders():
+        command += ["--volume", f"{folder}:{folder}:ro"]
+    for folder in _hidden_folders():
+        command += ["--tmpfs", f"{folder}:ro,size=4k,notmpcopyup"]
+    return [*command, "--rootfs", _empty_root()]
+
+
+@functools.cache
+def _empty_root() -> str:
+    """A folder for the places where other folders appear in a container; gone with this process."""
+    folder = tempfile.mkdtemp(prefix="sandbox-")
+    os.chmod(folder, 0o755)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
 def _visible_folders() -> list[str]:
     library = sysconfig.get_path("stdlib")
     wanted = ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/share/zoneinfo"]
@@ -138,19 +219,23 @@ def _hidden_folders() -> list[str]:
     return sorted(found, key=len)
 
 
-_CANDIDATES: dict[str, Callable[[], Backend | str]] = {"bubblewrap": _bubblewrap, "landlock": _landlock}
+_CANDIDATES: dict[str, Callable[[], Backend | str]] = {
+    "bubblewrap": _bubblewrap,
+    "landlock": _landlock,
+    "container": _container,
+}
 
 
-def available_backends() -> dict[str, Backend | str]:
-    """Each backend, strongest first, or what it lacks on this machine."""
+def find_backend(name: str) -> Backend | str:
+    """The backend of a name, or what it lacks on this machine."""
     if sys.platform != "linux" or platform.machine() not in _MACHINES:
         lack = f"programs can be held on Linux on {' and '.join(_MACHINES)} only; this is {sys.platform} "
-        return dict.fromkeys(_CANDIDATES, lack + platform.machine())
-    return {name: find() for name, find in _CANDIDATES.items()}
+        return lack + platform.machine()
+    return _CANDIDATES[name]()
 
 
 def choose_backend(name: str = "auto") -> Backend:
-    """The backend of a name, or the strongest that works here for `auto`.
+    """The backend of a name, or for `auto` the first that works here of bubblewrap, landlock, container.
 
     Raises:
         DependencyError: it does not work here; says what to install.
@@ -158,11 +243,9 @@ def choose_backend(name: str = "auto") -> Backend:
     if name not in ("auto", *_CANDIDATES):
         known = ", ".join(("auto", *_CANDIDATES))
         raise DependencyError(f"no sandbox is named {name}{did_you_mean(name, _CANDIDATES)}; known: {known}")
-    found = available_backends()
-    wanted = [name] if name != "auto" else list(found)
     lacks = []
-    for each in wanted:
-        backend = found[each]
+    for each in [name] if name != "auto" else _CANDIDATES:
+        backend = find_backend(each)
         if isinstance(backend, Backend):
             return backend
         lacks.append(f"  {each}: {backend}")

@@ -30,7 +30,7 @@ class HumanEval:
         maximum_tokens: longest completion.
         seed: of the sampling.
         protocol: polycoder, codeparrot, openai or bigcode.
-        sandbox: auto, bubblewrap or landlock.
+        sandbox: auto, bubblewrap, landlock or container.
         problem_file: tasks in HumanEval's form; none is HumanEval.
         limit: the first so many tasks only.
 

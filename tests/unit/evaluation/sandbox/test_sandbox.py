@@ -18,15 +18,16 @@ import pytest
 from megatron.neox.errors import DependencyError, ResourceError
 from megatron.neox.evaluation.sandbox import Backend, Limits, Sandbox, Trial, choose_backend
 from megatron.neox.evaluation.sandbox import backends as backends_module
-from megatron.neox.evaluation.sandbox.backends import available_backends
+from megatron.neox.evaluation.sandbox.backends import find_backend
 from megatron.neox.evaluation.sandbox.programs import seccomp
 
 ROOT = Path(__file__).resolve().parents[4]
-NAMES = ["bubblewrap", "landlock"]
+NAMES = ["bubblewrap", "landlock", "container"]
+NOT_ONLY_FOR_ROOT = NAMES[:2]
 
 
 def _backend(name: str) -> Backend:
-    backend = available_backends()[name]
+    backend = find_backend(name)
     if not isinstance(backend, Backend):
         pytest.skip(backend)
     return backend
@@ -172,12 +173,15 @@ def test_without_a_backend_nothing_is_executed_and_the_message_says_what_to_inst
     assert text.startswith("generated programs cannot be executed safely here, so none is executed\n")
     assert "bubblewrap: bwrap is not installed (apt install bubblewrap" in text
     assert "landlock: this kernel has no Landlock (Linux 5.13 or later" in text
+    assert "container: podman is not installed (apt install podman" in text
 
 
 def test_a_backend_that_was_asked_for_is_never_another(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(DependencyError, match="bwrap is not installed"):
         choose_backend("bubblewrap")
+    with pytest.raises(DependencyError, match="podman is not installed"):
+        choose_backend("container")
     with pytest.raises(DependencyError, match="no sandbox is named bublewrap; did you mean bubblewrap"):
         choose_backend("bublewrap")
 
@@ -190,7 +194,7 @@ def test_a_backend_that_holds_less_than_it_says_is_refused() -> None:
         Sandbox(Backend("nothing", "", list, False), num_lanes=1)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", NOT_ONLY_FOR_ROOT)
 def test_it_holds_for_a_user_who_is_not_root(name: str) -> None:
     """Root's tests run it as nobody; whoever else runs the tests is such a user already."""
     python = next(
@@ -251,7 +255,7 @@ def test_filters_are_built_for_both_machines_and_no_other() -> None:
         seccomp.build_filter(77, "riscv64")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", NOT_ONLY_FOR_ROOT)
 def test_a_root_that_cannot_become_another_user_is_told_so(name: str) -> None:
     _backend(name)
     code = (

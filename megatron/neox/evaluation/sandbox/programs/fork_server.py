@@ -60,6 +60,8 @@ class Settings:
 def main(settings: Settings) -> None:
     """Prepare, then serve until the judge is gone."""
     control = socket.socket(fileno=settings.control)
+    for name in os.environ.keys() - {"PYTHONHASHSEED"}:  # of a container's making
+        del os.environ[name]
     try:
         for name in _PRELOADED:
             importlib.import_module(name)

@@ -76,7 +76,7 @@ class Server:
     """The fork server, and the one child that it has at a time."""
 
     def __init__(self, command: list[str]) -> None:
-        ours, theirs = socket.socketpair()
+        theirs, ours = socket.socketpair()  # podman hands on only what follows standard error: number 3
         settings = json.dumps({**json.loads(command[-1]), "control": theirs.fileno()})
         self._process = subprocess.Popen(
             [*command[:-1], settings],
@@ -299,10 +299,10 @@ def _death(status: int) -> tuple[str, str]:
 
 def main(settings: dict[str, Any]) -> None:
     """Say that all is ready, then judge trials until standard input ends."""
+    server = Server(settings["server"])
     verdicts = os.fdopen(os.dup(1), "w", encoding="ascii")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # tests may print
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    server = Server(settings["server"])
     print(json.dumps({"complaint": server.wait_until_ready()}), file=verdicts, flush=True)
     for line in sys.stdin:
         verdict = judge(Trial(**json.loads(line)), server)
