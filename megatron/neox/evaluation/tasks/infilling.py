@@ -49,7 +49,7 @@ class Infilling:
         fim: tokens of fill-in-the-middle by their texts, {prefix, suffix, middle}, and the text `end` where a middle
             ends with another token than a document; without it the model reads what comes before the hole, and
             nothing of what comes after.
-        sandbox: auto, bubblewrap or landlock.
+        sandbox: auto, bubblewrap, landlock or container.
         problem_file: tasks in HumanEval's form; none is HumanEval.
         limit: the first so many holes only.
 
