@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import gguf as gguf_package
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -171,6 +173,66 @@ def test_a_checkpoint_exported_has_the_perplexity_that_it_had(tmp_path: Path) ->
     assert found[0]["num_model_tokens"] == found[1]["num_model_tokens"] == found[2]["num_model_tokens"]
     for other in found[1:]:
         assert other["log_likelihood"] == pytest.approx(found[0]["log_likelihood"], rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["Q8_0", "Q4_K", "Q6_K"])
+def test_quantised_weights_count_as_the_numbers_that_they_stand_for(tmp_path: Path, kind: str) -> None:
+    """The same log p as a GGUF of fp32 with those numbers. The package writes no K-quants: blocks are drawn."""
+    tokenizer = code_tokenizer()
+    stored = random_model(activation="gelu_tanh", intermediate_size=256)
+    package: Any = gguf_package
+    gguf.write_file(stored, tmp_path / "plain.gguf", tokenizer=tokenizer, quantization="f32")
+    names = [f"blk.{number}.ffn_down.weight" for number in range(stored.model.num_layers)]
+    blocks = {name: drawn_blocks(package, kind, shape=(stored.model.hidden_size, 256)) for name in names}
+    quantised = package.GGMLQuantizationType[kind]
+    numbers = {name: package.quants.dequantize(data, quantised) for name, data in blocks.items()}
+    plain = tmp_path / "plain.gguf"
+    files = {
+        "plain": plain,
+        "blocks": rewritten(package, plain, tmp_path / "blocks.gguf", blocks, quantised),
+        "numbers": rewritten(package, plain, tmp_path / "numbers.gguf", numbers, None),
+    }
+    (tmp_path / "a.py").write_text(CODE * 9)
+    task = Perplexity(EvaluationConfig(eval_data_path=str(tmp_path / "a.py")), compressors=False)
+    sides = {name: loaded(file, "gguf") for name, file in files.items()}
+    found = {name: task.run(side.model, side.tokenizer, Workers()).metrics for name, side in sides.items()}
+    assert found["blocks"] == found["numbers"]
+    assert kind in sides["blocks"].described["kind"]
+    assert found["blocks"] != found["plain"]
+
+
+def drawn_blocks(package: Any, kind: str, *, shape: tuple[int, int]) -> Any:
+    """Bytes [rows, bytes of a row] of blocks of a kind whose scales, fp16, are moderate."""
+    block, size = package.GGML_QUANT_SIZES[package.GGMLQuantizationType[kind]]
+    data = np.random.Generator(np.random.PCG64(5)).integers(
+        256, size=(shape[0], shape[1] // block, size), dtype=np.uint8
+    )
+    scale = np.frombuffer(np.float16(1e-3).tobytes(), np.uint8)
+    for place in {"Q8_0": [0], "Q4_K": [0, 2], "Q6_K": [size - 2]}[kind]:
+        data[..., place : place + 2] = scale
+    return data.reshape(shape[0], -1)
+
+
+def rewritten(package: Any, source: Path, path: Path, tensors: dict[str, Any], kind: Any) -> Path:
+    """The file with some tensors replaced, of another kind; all keys as they are."""
+    reader = package.GGUFReader(source)
+    architecture = reader.fields["general.architecture"].contents()
+    writer = package.GGUFWriter(path, architecture)
+    for name, field in reader.fields.items():
+        if not name.startswith("GGUF.") and name != "general.architecture":
+            sub = field.types[-1] if len(field.types) > 1 else None
+            writer.add_key_value(name, field.contents(), field.types[0], sub)
+    for tensor in reader.tensors:
+        replaced = tensors.get(tensor.name)
+        if replaced is None:
+            writer.add_tensor(tensor.name, tensor.data)
+        else:
+            writer.add_tensor(tensor.name, replaced, raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
 
 
 def test_rows_without_meaning_have_no_share(tmp_path: Path) -> None:
