@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from megatron.neox.data.indexed import IndexedDataset, IndexedDatasetWriter, paths_of
-from megatron.neox.errors import DatasetError, InputError, VocabularyError
+from megatron.neox.errors import DatasetError, InputError, OutputError, VocabularyError
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +41,12 @@ def merge_datasets(prefixes: Sequence[str], output_prefix: str, *, overwrite: bo
     Raises:
         DatasetError: one is damaged, or their ids are of several types.
         VocabularyError: they were made with several tokenizers, or ends of documents.
-        OutputError: a dataset stands under the output prefix already.
+        OutputError: a dataset stands under the output prefix already, or is one of those to merge.
     """
+    if Path(output_prefix).resolve() in [Path(prefix).resolve() for prefix in prefixes]:
+        raise OutputError(
+            f"{output_prefix} is one of the datasets to merge, which would be replaced; give another --output-prefix"
+        )
     metadata = [_metadata(prefix) for prefix in prefixes]
     told = [(prefix, one) for prefix, one in zip(prefixes, metadata) if one]
     for prefix, other in told[1:]:

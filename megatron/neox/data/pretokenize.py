@@ -95,6 +95,8 @@ def pretokenize(settings: PretokenizeSettings, *, report: Report = lambda done, 
         VocabularyError: the tokenizer's files are absent or wrong.
     """
     _check(settings)
+    if settings.data_file.exists() and not settings.data_file.is_file():
+        raise InputError(f"the data file {settings.data_file} is no file but a folder, a pipe or a device")
     try:
         data_digest = file_digest(settings.data_file)
     except OSError as error:

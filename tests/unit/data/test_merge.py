@@ -46,6 +46,14 @@ def test_sequences_that_do_not_lie_end_to_end_are_read_one_by_one(tmp_path: Path
     assert [ids.tolist() for ids in IndexedDataset(tmp_path / "b")] == [[2, 3], [4], [1]]
 
 
+def test_a_merge_never_replaces_what_it_reads(tmp_path: Path) -> None:
+    prefixes = [dataset(tmp_path / "a", [[1]]), dataset(tmp_path / "b", [[2]])]
+    before = (tmp_path / "b.bin").read_bytes()
+    with pytest.raises(OutputError, match="b is one of the datasets to merge"):
+        merge_datasets(prefixes, str(tmp_path / "x" / ".." / "b"), overwrite=True)
+    assert (tmp_path / "b.bin").read_bytes() == before
+
+
 def test_what_cannot_be_one_dataset_is_refused(tmp_path: Path) -> None:
     first = dataset(tmp_path / "first", [[1]], tokenizer={"type": "T"}, eod=0)
     other = dataset(tmp_path / "other", [[1]], tokenizer={"type": "U"}, eod=0)

@@ -195,6 +195,12 @@ def test_files_that_are_no_parquet_are_named(tmp_path: Path) -> None:
             pretokenize(settings(tmp_path))
 
 
+@pytest.mark.parametrize("path", [Path("/dev/zero"), Path("/")])
+def test_a_device_or_folder_is_no_data_file(tmp_path: Path, path: Path) -> None:
+    with pytest.raises(InputError, match="no file but a folder, a pipe or a device"):
+        pretokenize(settings(tmp_path, data_file=path))
+
+
 def test_a_column_of_bytes_is_no_text(tmp_path: Path) -> None:
     write(tmp_path / "a.parquet", [b"abc"])
     with pytest.raises(
