@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -108,6 +108,11 @@ class ShardWriter:
         self._flush()
         self._writer.close()
 
+    def abandon(self) -> None:
+        """Let go of a file that nobody will read."""
+        with suppress(Exception):  # on a full disk this fails again, and must not hide why
+            self._writer.close()
+
     def _gather_rows(self) -> None:
         import pyarrow as pa
 
@@ -134,8 +139,10 @@ def new_shard(path: Path) -> Iterator[ShardWriter]:
         writer = ShardWriter(partial)
         try:
             yield writer
-        finally:
-            writer.close()
+        except BaseException:
+            writer.abandon()
+            raise
+        writer.close()
 
 
 def find_shards(folder: Path) -> list[Path]:

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import errno
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from megatron.neox.corpus.shards import shard_name
+
+# What a full disk does to a writer in the middle of a shard: a limit on the size of files.
+FULL = """
+import random, sys
+from pathlib import Path
+from megatron.neox.corpus.shards import SourceFile, new_shard
+try:
+    with new_shard(Path(sys.argv[1])) as shard:
+        for number in range(60):
+            text = random.Random(number).randbytes(500_000).hex()
+            shard.write(SourceFile("o/p", "C", f"{number}", "0" * 64, 1, None, [], None, False, text))
+except OSError as error:
+    print(error.errno)
+"""
+
+
+def _limit() -> None:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10 << 20, 10 << 20))
+
+
+def test_a_full_disk_is_told_as_such_and_leaves_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", FULL, str(tmp_path / shard_name(0))]
+    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=_limit, check=False)
+    assert (done.stdout, done.stderr) == (f"{errno.EFBIG}\n", "")
+    assert not list(tmp_path.iterdir())
