@@ -38,13 +38,14 @@ Hashed = list[tuple[bytes, "bytes | None"]]
 
 @dataclass(frozen=True)
 class Copy:
-    """A file that may go: its path below the folder, its bytes, and of which file it is a copy.
+    """A file that may go: its path below the folder, its bytes, their SHA-256, and of which file it is a copy.
 
     `kept` is None where an index holds it.
     """
 
     path: bytes
     size: int
+    digest: bytes
     kept: bytes | None
 
     @property
@@ -81,9 +82,9 @@ def find_copies(root: Path, tally: Tally, *, against: Sequence[Path] = (), worke
         if digest is None:
             tally.skip("unreadable")
         elif digest in listed:
-            copies.append(Copy(path, sizes[path], None))
+            copies.append(Copy(path, sizes[path], digest, None))
         elif (kept := first.setdefault(digest, path)) != path:
-            copies.append(Copy(path, sizes[path], kept))
+            copies.append(Copy(path, sizes[path], digest, kept))
     return Found(len(sizes), sum(sizes.values()), copies)
 
 
@@ -134,7 +135,8 @@ def deduplicate_folder(
 def _delete(root: Path, copy: Copy) -> bool:
     """Delete a copy, unless it or what it is a copy of has changed; returns whether it did."""
     place = os.path.join(os.fsencode(root), copy.path)
-    if copy.kept is not None and not _are_equal(place, os.path.join(os.fsencode(root), copy.kept)):
+    compared = [place] if copy.kept is None else [place, os.path.join(os.fsencode(root), copy.kept)]
+    if any(_hash(path) != copy.digest for path in compared):
         log.warning("%r has changed meanwhile, and stays", os.fsdecode(place))
         return False
     os.unlink(place)
@@ -224,9 +226,3 @@ def _listed(digests: Hashed, against: Sequence[Path]) -> frozenset[bytes]:
 
     wanted = {digest.hex() for _, digest in digests if digest is not None}
     return frozenset(bytes.fromhex(seen) for index in against for seen in find_seen(index, wanted))
-
-
-def _are_equal(path: bytes, other: bytes) -> bool:
-    """Whether two files, and not one under two names, hold the same bytes."""
-    first, second = _hash(path), _hash(other)
-    return first is not None and first == second

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -77,6 +78,7 @@ def test_what_changed_after_it_was_read_is_not_deleted(
     (root / "b").write_bytes(CODE[::-1])
     assert not folder._delete(root, b)
     assert "has changed meanwhile" in caplog.text
+    assert not folder._delete(root, dataclasses.replace(b, kept=None))  # one that an index holds
     assert folder._delete(root, c)
     (root / "a").unlink()
     (root / "c").symlink_to("b")
