@@ -20,7 +20,8 @@ import deepy
 deepy.enter()
 
 from megatron.neox.config import TokenizerConfig
-from megatron.neox.data.tokenize import Progress, TokenizeSettings, tokenize
+from megatron.neox.corpus.stage_options import add_executor_options, told_executor, told_resources
+from megatron.neox.data.tokenize import Progress, TokenizeSettings, submit_tokenize, tokenize
 from megatron.neox.errors import run_door
 
 _EXAMPLES = """examples:
@@ -38,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_input(parser.add_argument_group("input"))
     _add_tokenizer(parser.add_argument_group("tokenizer"))
     _add_output(parser.add_argument_group("output and running"))
+    add_executor_options(parser)
     return parser
 
 
@@ -186,7 +188,13 @@ def main(arguments: Sequence[str]) -> None:
         engine=options.engine,
         resume=options.resume,
         overwrite=options.overwrite,
+        run_tasks=told_executor(options),
     )
+    if options.executor == "slurm":
+        for prefix, job in submit_tokenize(settings, told_resources(options)).items():
+            if job is not None:
+                print(f"{prefix}: job {job} finishes it; --resume --executor local then tells the counts")
+        return
     with closing(_Reporter()) as reporter:
         tokenize(settings, report=reporter)
 

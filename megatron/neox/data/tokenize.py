@@ -21,6 +21,7 @@ import numpy as np
 from megatron.neox.config import TokenizerConfig
 from megatron.neox.corpus.counts import Counts
 from megatron.neox.corpus.document import Document, Tally
+from megatron.neox.corpus.executors import Resources, submit_stage
 from megatron.neox.corpus.filters import Filter, first_reason
 from megatron.neox.corpus.readers import inputs_of, parts_of
 from megatron.neox.corpus.stage import (
@@ -122,6 +123,23 @@ def tokenize(
         UnknownPartError: no filter has a name that is asked for.
         ResourceError: a worker died.
     """
+    with one_thread():
+        return [dataset.write(report) for dataset in _datasets(settings)]
+
+
+def submit_tokenize(settings: TokenizeSettings, resources: Resources) -> dict[str, str | None]:
+    """Hand the datasets to Slurm; gives the job that finishes each by its prefix, none where it is made already.
+
+    Once that job is done, `tokenize` with `resume` tells the counts and removes the pieces.
+
+    Raises:
+        DependencyError, InputError, OutputError: as `submit_stage`; and all but ResourceError as `tokenize`.
+    """
+    return {dataset.prefix: dataset.submit(resources) for dataset in _datasets(settings)}
+
+
+def _datasets(settings: TokenizeSettings) -> list[_Dataset]:
+    """One for each key, all that can be known to be wrong being told before any is begun."""
     inputs = [place for path in settings.inputs for place in inputs_of(path)]
     names = [name for name, _ in inputs]
     _check_keys(settings, inputs)
@@ -129,11 +147,10 @@ def tokenize(
         filter_registry.part(name)
     append_eod = "directory" in names if settings.append_eod is None else settings.append_eod
     datasets = [_Dataset(settings, inputs, key, append_eod) for key in settings.keys]
-    with one_thread():
-        engine = _encoder(datasets[0].encoding).engine
-        _note_end_of_document(append_eod, given=settings.append_eod is not None, is_tree="directory" in names)
-        log.info("encoding with %s", engine.name)
-        return [dataset.write(report) for dataset in datasets]
+    engine = _encoder(datasets[0].encoding).engine
+    _note_end_of_document(append_eod, given=settings.append_eod is not None, is_tree="directory" in names)
+    log.info("encoding with %s", engine.name)
+    return datasets
 
 
 def _check_keys(settings: TokenizeSettings, inputs: Sequence[tuple[str, Path]]) -> None:
@@ -201,10 +218,8 @@ class _Dataset:
     def write(self, report: Callable[[Progress], None]) -> Path:
         """Make the dataset; `report` hears of it now and then."""
         settings, described = self.settings, self._described()
-        if settings.resume and not self.parts.exists() and self._is_made(described):
-            log.info("%s is made already", self.prefix)
+        if not self._is_to_make(described):
             return Path(self.prefix)
-        refuse_existing(self.prefix, overwrite=settings.overwrite)
         progress = Progress(expected_documents=settings.num_documents)
         summary = run_stage(
             self._stage(described),
@@ -222,6 +237,24 @@ class _Dataset:
         report(progress)
         _summarise(self.prefix, progress, skipped, counts)
         return Path(self.prefix)
+
+    def submit(self, resources: Resources) -> str | None:
+        """Hand the stage to Slurm; the number of the last job, none where the dataset is made already."""
+        settings, described = self.settings, self._described()
+        if not self._is_to_make(described):
+            return None
+        stage = self._stage(described)
+        return submit_stage(stage, resources, resume=settings.resume, overwrite=settings.overwrite)
+
+    def _is_to_make(self, described: dict[str, Any]) -> bool:
+        settings = self.settings
+        if settings.resume and self.parts.exists():
+            return True  # a dataset that stands there is this run's: it was killed before the pieces were gone
+        if settings.resume and self._is_made(described):
+            log.info("%s is made already", self.prefix)
+            return False
+        refuse_existing(self.prefix, overwrite=settings.overwrite)
+        return True
 
     def _stage(self, described: dict[str, Any]) -> Stage:
         settings = self.settings
@@ -266,7 +299,7 @@ class _Dataset:
         encoder = _encoder(self.encoding)
         ids_path, sizes_path = self._files(number)
         with (
-            appearing(sizes_path) as sizes_partial, appearing(ids_path) as ids_partial,
+            one_thread(), appearing(sizes_path) as sizes_partial, appearing(ids_path) as ids_partial,
             ids_partial.open("wb") as ids, sizes_partial.open("wb") as sizes,
         ):  # fmt: skip
             for chunk in _chunks(texts, tally):
