@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -53,12 +56,35 @@ def test_known_holes() -> None:
     assert len({span.prompt + "|" + span.middle for span in RANDOM_SPAN.holes(problem)}) == 10
 
 
-def test_a_solution_of_few_characters_has_few_spans_and_a_blank_one_none() -> None:
+def test_a_solution_of_few_characters_has_few_spans_and_a_blank_one_none(tmp_path: Path) -> None:
     problem = replace(PROBLEMS["HumanEval/2"], canonical_solution=" ab\n")
     assert sorted(span.middle for span in RANDOM_SPAN.holes(problem)) == [" a", " ab", "a", "ab", "b"]
     assert not list(RANDOM_SPAN.holes(replace(problem, canonical_solution=" \n")))
-    with pytest.raises(InputError, match="there is no solution to mask a part of"):
-        run("infilling_random_span", [], limit=0)
+    problems = tmp_path / "problems.jsonl"
+    keys = ("task_id", "prompt", "entry_point", "canonical_solution", "test")
+    problems.write_text(
+        json.dumps({key: getattr(problem, key) for key in keys} | {"canonical_solution": " \n"})
+    )
+    with pytest.raises(InputError, match=r"problems\.jsonl: there is no solution to mask a part of"):
+        run("infilling_random_span", [], problem_file=str(problems))
+
+
+@pytest.mark.parametrize("name", ["human_eval", "infilling_single_line"])
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("limit", 0, "limit is how many tasks, at least 1, not 0"),
+        ("limit", -1, "limit is how many tasks, at least 1, not -1"),
+        ("limit", "many", "limit is how many tasks, at least 1, not 'many'"),
+        ("num_samples", 0, "num_samples: input should be greater than 0, not 0"),
+        ("maximum_tokens", 0, "maximum_tokens: input should be greater than 0, not 0"),
+        ("temperature", -1.0, "temperature: input should be greater than or equal to 0, not -1.0"),
+        ("top_p", 5.0, "top_p: input should be less than or equal to 1, not 5.0"),
+    ],
+)
+def test_options_that_cannot_be_are_one_message(name: str, option: str, value: object, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(f"eval_task_options: {message}")):
+        run(name, [], **{option: value})
 
 
 @pytest.mark.parametrize(
@@ -133,7 +159,8 @@ def test_with_marks_what_follows_the_hole_is_read(name: str) -> None:
 
 
 def test_marks_that_cannot_be_are_refused() -> None:
-    for fim in ({"prefix": "a"}, {**FIM, "sufix": "b"}, {**FIM, "middle": ""}):
+    wrong: list[Any] = [{"prefix": "a"}, {**FIM, "sufix": "b"}, {**FIM, "middle": ""}, "<fim>", ["<fim>"]]
+    for fim in wrong:
         with pytest.raises(ConfigError, match="fim holds the texts of three tokens"):
             run("infilling_single_line", [], fim=fim)
     with pytest.raises(VocabularyError, match=r"no token '<fim_prefix>' \(prefix\)"):

@@ -5,9 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import islice
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
 
 from megatron.neox.config import GenerationConfig
+from megatron.neox.errors import ConfigError
 from megatron.neox.evaluation.humaneval.problems import Problem
 from megatron.neox.evaluation.humaneval.protocols import Protocol
 from megatron.neox.evaluation.humaneval.samples import Sample
@@ -21,6 +25,41 @@ from megatron.neox.generation.workers import Workers
 from megatron.neox.tokenizers import Tokenizer
 
 log = logging.getLogger(__name__)
+
+
+AProblem = TypeVar("AProblem", bound=Problem)
+
+# Keys of GenerationConfig that go by other names as options of a task.
+_OPTIONS = {"generation_seed": "seed", "generation_batch_size": "eval_batch_size"}
+
+
+def sampling_config(**keys: Any) -> GenerationConfig:
+    """How a task samples, from its options.
+
+    Raises:
+        ConfigError: a value that cannot be.
+    """
+    try:
+        return GenerationConfig(**keys)
+    except ValidationError as error:
+        raise ConfigError(
+            [
+                f"eval_task_options: {_OPTIONS.get(name := str(fault['loc'][0]), name)}: "
+                f"{fault['msg'][0].lower()}{fault['msg'][1:]}, not {fault['input']!r}"
+                for fault in error.errors()
+            ]
+        ) from None
+
+
+def first_of(problems: Mapping[str, AProblem], limit: int | None) -> dict[str, AProblem]:
+    """The first `limit` problems; None is all.
+
+    Raises:
+        ConfigError: it is no number of problems.
+    """
+    if limit is not None and (type(limit) is not int or limit < 1):
+        raise ConfigError([f"eval_task_options: limit is how many tasks, at least 1, not {limit!r}"])
+    return dict(islice(problems.items(), limit))
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from pathlib import Path
 
-from megatron.neox.config import EvaluationConfig, GenerationConfig
+from megatron.neox.config import EvaluationConfig
 from megatron.neox.evaluation.humaneval.problems import read_problems
 from megatron.neox.evaluation.humaneval.protocols import protocol_named
-from megatron.neox.evaluation.humaneval.sampling import SampledProblems, pass_at_k_metrics
+from megatron.neox.evaluation.humaneval.sampling import (
+    SampledProblems,
+    first_of,
+    pass_at_k_metrics,
+    sampling_config,
+)
 from megatron.neox.evaluation.sandbox import choose_backend
 from megatron.neox.evaluation.task import TaskResult
 from megatron.neox.generation.language_model import LanguageModel
@@ -57,8 +61,8 @@ class HumanEval:
         limit: int | None = None,
     ) -> None:
         chosen = protocol_named(protocol)
-        problems = dict(islice(read_problems(Path(problem_file) if problem_file else None).items(), limit))
-        sampling = GenerationConfig(
+        problems = first_of(read_problems(Path(problem_file) if problem_file else None), limit)
+        sampling = sampling_config(
             num_samples=num_samples, temperature=temperature, top_p=top_p, top_k=top_k,
             maximum_tokens=maximum_tokens, generation_seed=seed, stop=list(chosen.sampling_stops),
             generation_batch_size=settings.eval_batch_size,

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from megatron.neox.config import EvaluationConfig, GenerationConfig
+from megatron.neox.config import EvaluationConfig
 from megatron.neox.errors import ConfigError, InputError, VocabularyError
 from megatron.neox.evaluation.humaneval.infilling import (
     MULTI_LINE,
@@ -22,7 +21,12 @@ from megatron.neox.evaluation.humaneval.infilling import (
     holes_of,
 )
 from megatron.neox.evaluation.humaneval.problems import read_problems
-from megatron.neox.evaluation.humaneval.sampling import SampledProblems, pass_at_k_metrics
+from megatron.neox.evaluation.humaneval.sampling import (
+    SampledProblems,
+    first_of,
+    pass_at_k_metrics,
+    sampling_config,
+)
 from megatron.neox.evaluation.humaneval.verdicts import Row
 from megatron.neox.evaluation.intervals import mean_interval
 from megatron.neox.evaluation.sandbox import choose_backend
@@ -83,15 +87,13 @@ class Infilling:
         self._fim = _checked(fim)
         self._kind = self.fim_kind if self._fim else self.kind
         problems = read_problems(Path(problem_file) if problem_file else None)
-        self.holes = dict(islice(holes_of(self._kind, problems).items(), limit))
+        self.holes = first_of(holes_of(self._kind, problems), limit)
         if not self.holes:
-            raise InputError(
-                f"{problem_file or 'HumanEval'}: there is no solution to mask a part of (limit {limit})"
-            )
+            raise InputError(f"{problem_file or 'HumanEval'}: there is no solution to mask a part of")
         functions = {hole.function for hole in self.holes.values()}
         protocol = self._kind.protocol()
         ends = [self._fim["end"]] if "end" in self._fim else []
-        sampling = GenerationConfig(
+        sampling = sampling_config(
             num_samples=num_samples, temperature=temperature, top_p=top_p, top_k=top_k,
             maximum_tokens=maximum_tokens, generation_seed=seed, stop=[*protocol.sampling_stops, *ends],
             generation_batch_size=settings.eval_batch_size,
@@ -194,11 +196,12 @@ def _token_id(tokenizer: Tokenizer, text: str, name: str) -> int:
 def _checked(fim: Mapping[str, str] | None) -> Mapping[str, str]:
     if not fim:
         return {}
-    if set(fim) - {"end"} != set(_MARKS) or not all(isinstance(text, str) and text for text in fim.values()):
+    is_known = isinstance(fim, Mapping) and set(fim) - {"end"} == set(_MARKS)
+    if not is_known or not all(isinstance(text, str) and text for text in fim.values()):
         raise ConfigError(
             [
                 'fim holds the texts of three tokens, {"prefix": "<fim_prefix>", "suffix": "<fim_suffix>", '
-                f'"middle": "<fim_middle>"}}, and "end" where a middle has an end of its own, not {dict(fim)}'
+                f'"middle": "<fim_middle>"}}, and "end" where a middle has an end of its own, not {fim!r}'
             ]
         )
     return dict(fim)
