@@ -41,7 +41,7 @@ def write_results(
         harness: what lm-eval's simple_evaluate gave; its entries stand beside those of our tasks.
 
     Returns:
-        The tables, and below them how each task measured.
+        Which model it is, the tables, and below them how each task measured.
 
     Raises:
         OutputError: a file cannot be written.
@@ -50,7 +50,7 @@ def write_results(
     documents = {name: result.documents for name, (_, result) in outcome.items()}
     documents |= theirs.pop("samples", {})
     document_files = {name: _write_documents(path, name, rows) for name, rows in documents.items() if rows}
-    tables = _tables(outcome, theirs)
+    tables = _model_line(config) + _tables(outcome, theirs)
     write_whole(path.with_suffix(".md"), tables)
     content = {
         **theirs,
@@ -95,6 +95,15 @@ def _tables(outcome: Mapping[str, tuple[Task, TaskResult]], harness: Mapping[str
     if _is_of_human_eval(other):
         parts.append(human_eval_markdown())
     return "\n".join(parts) + _shared_conditions(code)
+
+
+def _model_line(config: Mapping[str, Any]) -> str:
+    """Where the weights are from and what they were computed in: a table that is passed on says of what it is."""
+    where = config.get("path") or config.get("checkpoint")
+    if where is None:
+        return ""
+    revision = f", revision {config['revision']}" if config.get("revision") else ""
+    return f"Model: {where}{revision} ({config['model']}, {config['precision']})\n\n"
 
 
 def _is_of_human_eval(results: Mapping[str, tuple[int, TaskResult]]) -> bool:

@@ -48,6 +48,27 @@ def test_what_is_written(tmp_path: Path) -> None:
     assert len(list(path.parent.iterdir())) == 3
 
 
+@pytest.mark.parametrize(
+    ("config", "line"),
+    [
+        (
+            {"model": "neox", "checkpoint": "runs/global_step5", "precision": "bf16"},
+            "runs/global_step5 (neox, bf16)",
+        ),
+        (
+            {"model": "hf", "path": "gpt2", "revision": "0a1b", "precision": "fp32"},
+            "gpt2, revision 0a1b (hf, fp32)",
+        ),
+    ],
+)
+def test_tables_say_of_which_model_they_are(tmp_path: Path, config: dict[str, str], line: str) -> None:
+    (tmp_path / "a.py").write_text("x\n")
+    task = Perplexity(EvaluationConfig(eval_data_path=str(tmp_path)))
+    table = write_results(tmp_path / "r.json", {"perplexity": (task, RESULT)}, config=config, when=WHEN)
+    assert table.startswith(f"Model: {line}\n\n| Task ")
+    assert (tmp_path / "r.md").read_text() == table
+
+
 def test_the_table() -> None:
     assert markdown_table({"perplexity": (1, RESULT)}) == (
         "| Task       | Version | Metric              |  Value |\n"
