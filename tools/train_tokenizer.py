@@ -23,7 +23,6 @@ from megatron.neox.plugins import readers
 from megatron.neox.tokenizers.train import is_sampled, refuse_existing, train_vocabulary, write_vocabulary
 
 _EXAMPLES = """examples:
-  tools/train_tokenizer.py --input Code --output vocabulary --vocab-size 32768
   tools/train_tokenizer.py --input Code --output vocabulary --vocab-size 50257 --sample 0.05
   tools/train_tokenizer.py --input a.jsonl.zst b.jsonl.zst --output vocabulary --max-megabytes 500
 """
