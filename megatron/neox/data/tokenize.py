@@ -249,7 +249,8 @@ class _Dataset:
     def _is_to_make(self, described: dict[str, Any]) -> bool:
         settings = self.settings
         if settings.resume and self.parts.exists():
-            return True  # a dataset that stands there is this run's: it was killed before the pieces were gone
+            # A dataset that stands there is this run's: it was killed before the pieces were gone.
+            return True
         if settings.resume and self._is_made(described):
             log.info("%s is made already", self.prefix)
             return False
@@ -260,7 +261,6 @@ class _Dataset:
         settings = self.settings
         decisive = {
             **described,
-            "input_bytes": [path.stat().st_size if path.is_file() else None for _, path in self.inputs],
             "text_column": settings.text_column,
             "extensions": list(settings.extensions),
             "exclude": list(settings.exclude),
@@ -372,6 +372,7 @@ class _Dataset:
             "append_eod": self.append_eod,
             "eod": tokenizer.eod,
             "inputs": [path.name for path in settings.inputs],
+            "input_bytes": [path.stat().st_size for _, path in self.inputs if path.is_file()],
             "key": self.key,
             "seed": settings.seed,
             "keep_byte_order_mark": settings.keep_byte_order_mark,

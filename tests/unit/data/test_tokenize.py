@@ -60,6 +60,7 @@ def test_a_folder_is_read_as_text_mode_does(source: Path, tmp_path: Path) -> Non
         "num_documents_with_end_text": 0,
         "skipped": {"binary": 1, "empty": 1, "not_utf8": 1, "special_file": 1},
         "inputs": ["source"],
+        "input_bytes": [],
         "key": "text",
         "seed": 1234,
         "keep_byte_order_mark": False,
@@ -281,6 +282,16 @@ def test_a_run_that_was_killed_goes_on_and_gives_the_same_bytes(many: Path, tmp_
     run(many, tmp_path / "out", resume=True)
     with pytest.raises(OutputError, match="was made with another seed"):
         run(many, tmp_path / "out", resume=True, seed=5)
+
+
+def test_a_dataset_of_an_older_input_is_not_taken_for_this_one(tmp_path: Path) -> None:
+    records = tmp_path / "a.jsonl"
+    records.write_text('{"text": "x"}\n')
+    run(records, tmp_path / "out")
+    run(records, tmp_path / "out", resume=True)
+    records.write_text('{"text": "xyz"}\n')
+    with pytest.raises(OutputError, match="was made with another input_bytes"):
+        run(records, tmp_path / "out", resume=True)
 
 
 def test_filters_leave_documents_out(source: Path, tmp_path: Path) -> None:
