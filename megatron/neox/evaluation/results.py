@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from megatron.neox.config import EvaluationConfig
+from megatron.neox.errors import ConfigError
 from megatron.neox.evaluation.markdown import markdown
 from megatron.neox.evaluation.published.tables import NUM_TASKS, code_perplexity, human_eval_markdown
 from megatron.neox.evaluation.task import Task, TaskResult
@@ -18,9 +19,20 @@ from megatron.neox.generation.output import LineFile
 
 
 def results_path(settings: EvaluationConfig, when: time.struct_time) -> Path:
-    """eval_results_path, or PREFIX_eval_results_MONTH-DAY-YEAR-HOUR-MINUTE-SECOND.json, GPT-NeoX's name."""
+    """eval_results_path, or PREFIX_eval_results_MONTH-DAY-YEAR-HOUR-MINUTE-SECOND.json, GPT-NeoX's name.
+
+    Raises:
+        ConfigError: it is the name that the tables get.
+    """
     if settings.eval_results_path:
-        return Path(settings.eval_results_path)
+        path = Path(settings.eval_results_path)
+        if path == path.with_suffix(".md"):
+            raise ConfigError(
+                [
+                    f"eval_results_path {path} is where the tables go; name the JSON file: {path.with_suffix('.json')}"
+                ]
+            )
+        return path
     prefix = f"{settings.eval_results_prefix}_" if settings.eval_results_prefix else ""
     return Path(f"{prefix}eval_results_{time.strftime('%m-%d-%Y-%H-%M-%S', when)}.json")
 

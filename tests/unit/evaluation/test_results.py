@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from megatron.neox.config import EvaluationConfig
+from megatron.neox.errors import ConfigError
 from megatron.neox.evaluation.results import markdown_table, results_path, write_results
 from megatron.neox.evaluation.task import TaskResult
 from megatron.neox.evaluation.tasks.perplexity import Perplexity
@@ -26,6 +27,13 @@ def test_the_file_is_named_as_in_gpt_neox() -> None:
     prefixed = EvaluationConfig(eval_results_prefix="runs/small")
     assert results_path(prefixed, WHEN) == Path("runs/small_eval_results_03-04-2026-05-06-07.json")
     assert results_path(EvaluationConfig(eval_results_path="out/r.json"), WHEN) == Path("out/r.json")
+
+
+def test_the_results_do_not_take_the_place_of_the_tables() -> None:
+    with pytest.raises(
+        ConfigError, match=r"out/r\.md is where the tables go; name the JSON file: out/r\.json"
+    ):
+        results_path(EvaluationConfig(eval_results_path="out/r.md"), WHEN)
 
 
 def test_what_is_written(tmp_path: Path) -> None:
