@@ -10,7 +10,6 @@ wait status; both numbers take four bytes. At the start it says `R`, or `E` and 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import importlib
 import json
@@ -72,6 +71,7 @@ def main(settings: Settings) -> None:
         control.sendall(b"E" + str(error).encode())
         return
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what a candidate prints is nobody's
+    landlock.libc()
     gc.collect()
     gc.freeze()
     control.sendall(b"R")
@@ -118,13 +118,13 @@ def _become_candidate(
             os.setgroups([])
             os.setresgid(settings.uid, settings.uid, settings.uid)
             os.setresuid(settings.uid, settings.uid, settings.uid)
-        ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
+        landlock.libc().prctl(_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != server:
             os._exit(1)
         if ruleset is not None:
             landlock.restrict_self(ruleset)
             os.close(ruleset)
-        seccomp.restrict_self(call_filter)
+        seccomp.restrict_self(call_filter, landlock.libc())
         candidate.serve(commands, replies)
         code = 0
     finally:

@@ -6,6 +6,7 @@ The numbers are those of Linux' include/uapi/linux/landlock.h.
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import struct
 from collections.abc import Iterable
@@ -25,9 +26,18 @@ _BOTH_SCOPES = 3  # abstract sockets and signals, from version 6
 _NO_NEW_PRIVS = 38
 
 
+@functools.cache
+def libc() -> ctypes.CDLL:
+    """The C library with what is called of it, found once, so that children of this process need not."""
+    library = ctypes.CDLL(None, use_errno=True)
+    assert library.prctl
+    assert library.syscall
+    return library
+
+
 def version() -> int:
     """Version of Landlock's interface; 0 where the kernel has none or it is switched off."""
-    return max(0, ctypes.CDLL(None).syscall(_CREATE, None, ctypes.c_size_t(0), 1))
+    return max(0, libc().syscall(_CREATE, None, ctypes.c_size_t(0), 1))
 
 
 def make_ruleset(files: Iterable[str], trees: Iterable[str], folders: Iterable[str]) -> int:
@@ -41,27 +51,26 @@ def make_ruleset(files: Iterable[str], trees: Iterable[str], folders: Iterable[s
     Raises:
         OSError: the kernel refuses.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
     have = version()
     access = _ACCESS_OF_VERSION[min(have, max(_ACCESS_OF_VERSION))]
     attributes = struct.pack("=QQQ", access, _BOTH_NETWORK_RIGHTS * (have >= 4), _BOTH_SCOPES * (have >= 6))
     size = 8 if have < 4 else 16 if have < 6 else 24
-    ruleset = libc.syscall(_CREATE, attributes, ctypes.c_size_t(size), 0)
+    ruleset = libc().syscall(_CREATE, attributes, ctypes.c_size_t(size), 0)
     if ruleset < 0:
         raise OSError(ctypes.get_errno(), "Landlock is refused by this kernel")
     for paths, rights in ((files, _READ_FILE), (trees, _READ_FILE | _READ_DIR), (folders, _READ_DIR)):
         for path in paths:
-            _allow(libc, ruleset, path, rights)
+            _allow(ruleset, path, rights)
     return ruleset
 
 
-def _allow(libc: ctypes.CDLL, ruleset: int, path: str, rights: int) -> None:
+def _allow(ruleset: int, path: str, rights: int) -> None:
     try:
         place = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError:
         return
     try:
-        if libc.syscall(_ADD_RULE, ruleset, 1, struct.pack("=Qi", rights, place), 0):
+        if libc().syscall(_ADD_RULE, ruleset, 1, struct.pack("=Qi", rights, place), 0):
             raise OSError(ctypes.get_errno(), "Landlock refuses a rule", path)
     finally:
         os.close(place)
@@ -73,6 +82,5 @@ def restrict_self(ruleset: int) -> None:
     Raises:
         OSError: the kernel refuses.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_NO_NEW_PRIVS, 1, 0, 0, 0) or libc.syscall(_RESTRICT, ruleset, 0):
+    if libc().prctl(_NO_NEW_PRIVS, 1, 0, 0, 0) or libc().syscall(_RESTRICT, ruleset, 0):
         raise OSError(ctypes.get_errno(), "Landlock is refused by this kernel")

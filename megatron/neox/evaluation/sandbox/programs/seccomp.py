@@ -128,13 +128,15 @@ def with_pid(prepared: bytes, pid: int) -> bytes:
     return prepared.replace(struct.pack("=I", _ANY_PID), struct.pack("=I", pid))
 
 
-def restrict_self(prepared: bytes) -> None:
+def restrict_self(prepared: bytes, libc: ctypes.CDLL) -> None:
     """Put a prepared filter on this process, for good.
+
+    Args:
+        libc: the C library, with errors kept.
 
     Raises:
         OSError: the kernel refuses.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
     program = with_pid(prepared, os.getpid())
     buffer = ctypes.create_string_buffer(program, len(program))
     header = struct.pack("@HP", len(program) // 8, ctypes.addressof(buffer))
