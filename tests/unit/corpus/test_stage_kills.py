@@ -64,8 +64,11 @@ def clean(folder: Path, output: Path) -> None:
 
 
 def encode(folder: Path, vocabulary: Path, output: Path) -> None:
-    names = {"vocab_file": vocabulary / "code-vocab.json", "merge_file": vocabulary / "code-merges.txt"}
-    tokenizer = TokenizerConfig(tokenizer_type="GPT2BPETokenizer", **{k: str(v) for k, v in names.items()})
+    tokenizer = TokenizerConfig(
+        tokenizer_type="GPT2BPETokenizer",
+        vocab_file=str(vocabulary / "code-vocab.json"),
+        merge_file=str(vocabulary / "code-merges.txt"),
+    )
     tokenize(
         TokenizeSettings(
             inputs=[folder],

@@ -49,7 +49,7 @@ def edits(text: str, chance: random.Random) -> list[str]:
     ]
 
 
-def planted(num_files: int = 300, num_edited: int = 40) -> list[SourceFile]:
+def planted(num_files: int = 120, num_edited: int = 24) -> list[SourceFile]:
     """Real files, and edited copies of some, in an order that mixes them."""
     chance = random.Random(11)
     texts = library(num_files)
@@ -119,13 +119,13 @@ def clusters(num_files: int, pairs: set[tuple[int, int]]) -> list[int]:
 
 
 def test_of_each_cluster_the_most_starred_stays(tmp_path: Path) -> None:
-    files = planted(100, 20)
+    files = planted(60, 10)
     root = clusters(len(files), true_pairs(files, "bytes"))
     best: dict[int, SourceFile] = {}
     for number in sorted(range(len(files)), key=lambda n: (-(files[n].stars or -1), files[n].path)):
         best.setdefault(root[number], files[number])
     expected = [file for number, file in enumerate(files) if best[root[number]] is file]
-    shards = write_shards(tmp_path / "in", files[:70], files[70:71], [], files[71:])
+    shards = write_shards(tmp_path / "in", files[:50], files[50:51], [], files[51:])
     summary = run_stage(NearDuplicates(shards, tmp_path / "out").stage())
     kept = read_all(tmp_path / "out")
     assert summary["left_out"]["near_duplicate"]["Python"]["num_files"] == len(files) - len(kept)
