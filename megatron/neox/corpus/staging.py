@@ -50,8 +50,11 @@ def appearing_whole(output: Path, *, overwrite: bool, marker: str) -> Iterator[P
 
 
 @contextmanager
-def lock_folder(folder: Path) -> Iterator[None]:
+def lock_folder(folder: Path, option: str = "--output") -> Iterator[None]:
     """Hold a folder against a second run; the kernel lets go of it when the process dies.
+
+    Args:
+        option: names another folder.
 
     Raises:
         OutputError: another run holds it.
@@ -66,7 +69,7 @@ def lock_folder(folder: Path) -> Iterator[None]:
                 raise FileNotFoundError(folder)
         except (BlockingIOError, FileNotFoundError) as error:
             raise OutputError(
-                f"another run is writing {folder}; wait for it, or give another --output"
+                f"another run is writing {folder}; wait for it, or give another {option}"
             ) from error
         yield
     finally:

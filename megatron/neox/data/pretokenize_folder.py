@@ -11,7 +11,6 @@ The loader of the original takes any .json beside the dumps for the metadata, so
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import pickle
@@ -23,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from megatron.neox.corpus.staging import lock_folder
 from megatron.neox.data.index_cache import file_digest
 from megatron.neox.errors import DatasetError, OutputError
 from megatron.neox.files import appearing, write_whole
@@ -159,8 +159,7 @@ def folder_in_making(
         raise OutputError(
             f"cannot write {output}: {error.strerror}; give another --tokenization_folder"
         ) from error
-    lock = _lock(staging)
-    try:
+    with lock_folder(staging, "--tokenization_folder"):
         if overwrite and not resume:
             _clear(staging)
         elif (staging / _JOURNAL_NAME).exists() and not resume:
@@ -175,8 +174,6 @@ def folder_in_making(
                 shutil.rmtree(staging)
             raise
         _publish(staging, output, exists=exists)
-    finally:
-        os.close(lock)
 
 
 def _publish(staging: Path, output: Path, *, exists: bool) -> None:
@@ -215,17 +212,3 @@ def _is_complete(output: Path, digest: str) -> bool:
         return False
     (output / _JOURNAL_NAME).unlink(missing_ok=True)
     return True
-
-
-def _lock(folder: Path) -> int:
-    """A descriptor whose lock ends with it, so that a killed run holds nothing."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # The run that held the lock may have given this very folder its final name meanwhile.
-        if os.path.samestat(os.fstat(descriptor), os.stat(folder)):
-            return descriptor
-    except (BlockingIOError, FileNotFoundError):
-        pass
-    os.close(descriptor)
-    raise OutputError(f"another run is writing {folder}; wait for it, or give another --tokenization_folder")
