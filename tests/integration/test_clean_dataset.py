@@ -84,6 +84,7 @@ def test_data_is_cleaned_divided_described_and_pushed(dataset: Path, tmp_path: P
     assert sorted(hub.pushed) == ["README.md", "funnel.png", f"train/{shard.name}", f"valid/{shard.name}"]
 
 
+@pytest.mark.long
 def test_the_recipe_of_2022_needs_a_tokenizer(tmp_path: Path, polycoder: Path) -> None:
     folder = tmp_path / "shards"
     folder.mkdir()

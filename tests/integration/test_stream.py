@@ -20,28 +20,43 @@ from tests.integration.training_case import ROOT, metrics, train, write_config
 pytestmark = pytest.mark.slow
 
 
-def test_a_streamed_run_resumes_exactly(tmp_path: Path) -> None:
-    """Half of the steps on one file, validation on a part of it; nothing is written beside the files."""
+@pytest.fixture
+def streams(tmp_path: Path) -> dict[str, Any]:
+    """Keys that train on four files, and validate on one of them."""
     folder = tmp_path / "source"
     folder.mkdir()
     texts = [path.read_text() for path in sorted(Path(sysconfig.get_path("stdlib")).glob("a*.py"))[:4]]
     for number, text in enumerate(texts):
         parts = [text[at : at + 300] for at in range(0, 3000, 300)]
         parquet.write_table(pa.table({"content": parts}), folder / f"{number}.parquet")
-    keys: dict[str, Any] = {
+    return {
         "train_data_paths": [f"stream:{folder}"], "valid_data_paths": [f"stream:{folder / '0.parquet'}"],
         "stream_shuffle_buffer": 12,
     }  # fmt: skip
-    straight = train(write_config(tmp_path / "a.yml", save=str(tmp_path / "a"), **keys))
+
+
+def test_training_reads_a_stream_and_writes_nothing_beside_it(
+    streams: dict[str, Any], tmp_path: Path
+) -> None:
+    done = train(write_config(tmp_path / "a.yml", save=str(tmp_path / "a"), **streams))
+    assert done.returncode == 0, done.stderr
+    found = metrics(tmp_path / "a")
+    assert 0 < found[-1]["loss"] < found[0]["loss"]
+    assert 0 < found[-1]["validation_loss"] < found[0]["loss"]
+    assert len(list((tmp_path / "source").iterdir())) == 4
+
+
+@pytest.mark.long
+def test_a_streamed_run_resumes_exactly(streams: dict[str, Any], tmp_path: Path) -> None:
+    straight = train(write_config(tmp_path / "a.yml", save=str(tmp_path / "a"), **streams))
     assert straight.returncode == 0, straight.stderr
     save = str(tmp_path / "b")
     for name, half in (("b.yml", {"exit_interval": 2}), ("c.yml", {"load": save})):
-        ran = train(write_config(tmp_path / name, save=save, **half, **keys))
+        ran = train(write_config(tmp_path / name, save=save, **half, **streams))
         assert ran.returncode == 0, ran.stderr
     expected, found = metrics(tmp_path / "a"), metrics(tmp_path / "b")
     assert [record["loss"] for record in found] == [record["loss"] for record in expected]
     assert found[-1]["validation_loss"] == expected[-1]["validation_loss"]
-    assert len(list(folder.iterdir())) == 4
 
 
 READ = """
