@@ -76,6 +76,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.slow
 def test_from_a_search_to_shards(tmp_path: Path) -> None:
+    for name in ("Clones", "Shards"):  # somebody's own, named as in examples of the other tools
+        (tmp_path / "Data" / name / "kept").mkdir(parents=True)
     with mine(tmp_path / "served") as (api, server):
         process = collect(api, tmp_path / "Data")
         said = process.communicate(timeout=120)[0]
@@ -91,8 +93,9 @@ def test_from_a_search_to_shards(tmp_path: Path) -> None:
         assert process.returncode == 0
         assert sum(server.asked.values()) == asked
     assert sorted(path.name for path in (tmp_path / "Data").iterdir()) == [
-        "Code", "Commits", "Extracted", "TopLists",
+        "Clones", "Code", "Commits", "Extracted", "Shards", "TopLists",
     ]  # fmt: skip
+    assert all((tmp_path / "Data" / name / "kept").is_dir() for name in ("Clones", "Shards"))
     found = {(row.repository.split("/")[1], row.path): row for row in rows(tmp_path / "Data")}
     # p6 has more stars than p0 and p4, whose copies of the same file are left out.
     assert sorted(found) == [

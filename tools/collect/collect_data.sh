@@ -34,11 +34,11 @@ workers=(${WORKERS:+--workers "$WORKERS"})
     ${LANGUAGES:+--languages "$LANGUAGES"} ${MIN_STARS:+--min-stars "$MIN_STARS"} ${LIMIT:+--limit "$LIMIT"} \
     ${PUSHED_SINCE:+--pushed-since "$PUSHED_SINCE"} ${API_URL:+--api-url "$API_URL"}
 
-mkdir -p "$folder/Clones" "$folder/Commits" "$folder/Extracted" "$folder/Shards"
+mkdir -p "$folder/.clones" "$folder/Commits" "$folder/Extracted" "$folder/.shards"
 total=$(cat "$folder"/TopLists/*-top-repos.txt | wc -l)
 for ((first = 0; first < total; first += batch)); do
     name=$(printf '%07d-%d' "$first" "$batch")
-    clones=$folder/Clones/$name extracted=$folder/Extracted/$name commits=$folder/Commits/$name.jsonl
+    clones=$folder/.clones/$name extracted=$folder/Extracted/$name commits=$folder/Commits/$name.jsonl
     if [[ ! -e $commits ]]; then
         # Once all is cloned it stays as it is: what is extracted must not change below the extraction.
         if [[ ! -e $clones/.cloned ]]; then
@@ -56,10 +56,10 @@ for ((first = 0; first < total; first += batch)); do
     fi
     rm -rf "$clones"
     for shard in "$extracted"/*.parquet; do
-        [[ -e $shard ]] && ln -f "$shard" "$folder/Shards/$name-${shard##*/}"
+        [[ -e $shard ]] && ln -f "$shard" "$folder/.shards/$name-${shard##*/}"
     done
 done
 
-"$here/deduplicate.py" --input "$folder/Shards" --output "$folder/Code" --resume "${workers[@]}"
-rm -rf "$folder/Shards" "$folder/Clones"
+"$here/deduplicate.py" --input "$folder/.shards" --output "$folder/Code" --resume "${workers[@]}"
+rm -rf "$folder/.shards" "$folder/.clones"
 echo "next: tools/preprocess_data.py --input $folder/Code ..."
