@@ -100,8 +100,8 @@ BY_OTHERS = {
     "--tokenization_folder tokenized_data": "test_tokenize_data.py::test_both_commands_of_the_seed_work_to_the_letter",
     "--tokenization_folder validation_512": "test_tokenize_data.py::test_both_commands_of_the_seed_work_to_the_letter",
     "from pickle_dataset": "test_tokenize_data.py::test_both_commands_of_the_seed_work_to_the_letter",
-    "train.py samples.yml": "test_tokenize_data.py::test_train_takes_the_folders_and_resumes_exactly",
-    "train.py local_stream.yml": "test_stream.py::test_a_streamed_run_resumes_exactly",
+    "train.py samples.yml": "test_tokenize_data.py::test_train_takes_the_folders",
+    "train.py local_stream.yml": "test_stream.py::test_training_reads_a_stream_and_writes_nothing_beside_it",
     "convert_checkpoint.py": "test_convert_checkpoint.py::test_pushing_uploads_the_folder_and_never_shows_the_token",
 }
 """Commands on data that tests of their own run, by words that are in them."""
