@@ -47,21 +47,22 @@ from megatron.neox.tokenizers.train import train_vocabulary
 
 EXAMPLES = """examples:
   benchmarks/evaluate.py
-  benchmarks/evaluate.py --shapes 6x512x8x50304 --tokens 8192 --batch 1 --turns 5
+  benchmarks/evaluate.py --shapes 6x512x8x50304x1024 --tokens 8192 --batch 1 --turns 5
 """
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Layers, hidden size, heads and vocabulary."""
+    """Layers, hidden size, heads, vocabulary and positions, which are the window."""
 
     layers: int
     hidden: int
     heads: int
     vocab: int
+    positions: int
 
     def __str__(self) -> str:
-        return f"{self.layers} x {self.hidden}, {self.heads} heads, vocabulary {self.vocab}"
+        return f"{self.layers} x {self.hidden}, {self.heads} heads, vocabulary {self.vocab}, window {self.positions}"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -70,10 +71,9 @@ def main(arguments: Sequence[str]) -> int:
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--shapes", type=_shape, nargs="+", default=[Shape(3, 128, 4, 4096), Shape(6, 512, 8, 50304)],
-        help="LAYERSxHIDDENxHEADSxVOCABULARY (default: that of configs/quickstart.yml, and one of middle size)",
+        "--shapes", type=_shape, nargs="+", default=[Shape(3, 128, 4, 4096, 256), Shape(6, 512, 8, 50304, 1024)],
+        help="LAYERSxHIDDENxHEADSxVOCABULARYxPOSITIONS (default: configs/quickstart.yml, and one of middle size)",
     )  # fmt: skip
-    parser.add_argument("--window", type=int, default=1024, help="positions (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=8, help="rows in a batch (default: %(default)s)")
     parser.add_argument("--tokens", type=int, default=32768, help="in a turn (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="(default: cores)")
@@ -94,7 +94,7 @@ def _compare(options: argparse.Namespace, shape: Shape) -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         texts, num_tokens = _write_data(folder, options.tokens, shape.vocab)
-        _write_model(folder, shape, options.window)
+        _write_model(folder, shape)
         requests = [_request(text) for text in texts]
         both: tuple[Any, Any] = (_our_model(folder, options.batch), _their_model(folder, options.batch))
     runs = [lambda model=model: model.loglikelihood_rolling(requests, disable_tqdm=True) for model in both]
@@ -110,7 +110,7 @@ def _compare(options: argparse.Namespace, shape: Shape) -> int:
             runs[which]()
             spent[which].append((time.perf_counter() - clock, time.process_time() - processor))
     print(
-        f"{shape}: fp32, {len(texts)} files, {num_tokens} tokens, window {options.window}, batch {options.batch}, "
+        f"{shape}: fp32, {len(texts)} files, {num_tokens} tokens, batch {options.batch}, "
         f"{options.threads} threads; log-likelihoods within {difference:.1e} of one another"
     )
     for kind, name in enumerate(("by the clock", "by processor time")):
@@ -144,7 +144,7 @@ def _write_data(folder: Path, wanted: int, vocab: int) -> tuple[list[str], int]:
     return chosen, total
 
 
-def _write_model(folder: Path, shape: Shape, window: int) -> None:
+def _write_model(folder: Path, shape: Shape) -> None:
     """A folder of transformers: PolyCoder's architecture (sequential residual, full rotary) with random weights."""
     end = END_OF_DOCUMENT
     PreTrainedTokenizerFast(
@@ -153,7 +153,7 @@ def _write_model(folder: Path, shape: Shape, window: int) -> None:
     settings: dict[str, Any] = {
         "vocab_size": shape.vocab, "hidden_size": shape.hidden, "num_hidden_layers": shape.layers,
         "num_attention_heads": shape.heads, "intermediate_size": 4 * shape.hidden, "hidden_act": "gelu",
-        "max_position_embeddings": window, "rotary_pct": 1.0, "use_parallel_residual": False,
+        "max_position_embeddings": shape.positions, "rotary_pct": 1.0, "use_parallel_residual": False,
         "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 1.0},
         "tie_word_embeddings": False, "bos_token_id": 0, "eos_token_id": 0,
     }  # fmt: skip
