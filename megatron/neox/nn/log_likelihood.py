@@ -2,10 +2,9 @@
 
 ::
 
-    weight [V, h] ->   2048 rows | 2048 rows | ...     A tile of logits [1024, 2048] is 8 MB, stays in the
-    hidden 1024 rows    tile        tile               processor's cache and is the same memory each time. Whole
-           1024 rows    ...                            rows of 50,304 logits take 200 kB a token of fresh memory,
-                                                       and making that ready costs as much as the softmax.
+    weight [V, h] ->   4096 rows | 4096 rows | ...     A tile of logits [2048, 4096] is the same 32 MB each time.
+    hidden 2048 rows    tile        tile               Whole rows of 50,304 logits take 200 kB a token of fresh
+           2048 rows    ...                            memory; making that ready costs as much as the softmax.
 
 The sum over a row is that of online softmax (Milakov and Gimelshein 2018, arXiv:1805.02867): what was added up is
 scaled down when a tile holds a larger logit.
@@ -16,7 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_TOKENS, _COLUMNS = 1024, 2048
+_TOKENS, _COLUMNS = 2048, 4096
 
 
 def target_log_probabilities(
