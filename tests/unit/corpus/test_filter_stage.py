@@ -1,10 +1,6 @@
 from __future__ import annotations
 
-import subprocess
-import sys
-import time
 from pathlib import Path
-from random import Random
 
 import pyarrow as pa
 import pytest
@@ -105,51 +101,6 @@ def test_the_funnel_goes_through_all_stages(shards: Path, tmp_path: Path) -> Non
     draw_funnel(steps, tmp_path / "funnel.png")
     assert (tmp_path / "funnel.png").read_bytes().startswith(b"\x89PNG")
     draw_funnel([], tmp_path / "empty.png")
-
-
-def many_shards(folder: Path) -> Path:
-    random = Random(0)
-    texts = ["".join(f"v{random.random()} = {n}\n" for n in range(200)) for _ in range(40)]
-    return write(folder, *([row(n, text) for n, text in enumerate(texts)] for _ in range(8)))
-
-
-def kill_and_resume(folder: Path, output: Path, seconds: float) -> None:
-    program = (
-        "import sys; from pathlib import Path; from megatron.neox.corpus.stage import run_stage; "
-        "from megatron.neox.corpus.filter_stage import filter_stage; "
-        "print('begun', flush=True); "
-        "stage = filter_stage(Path(sys.argv[1]), Path(sys.argv[2]), {'long_line': {'max_characters': 26}}); "
-        "run_stage(stage, resume=True)"
-    )
-    command = [sys.executable, "-c", program, str(folder), str(output)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        time.sleep(seconds)
-        process.kill()
-    run_stage(filter_stage(folder, output, {"long_line": {"max_characters": 26}}), resume=True)
-
-
-def check_kills(tmp_path: Path, kills: int) -> None:
-    folder = many_shards(tmp_path / "in")
-    began = time.monotonic()
-    run_stage(filter_stage(folder, tmp_path / "straight", {"long_line": {"max_characters": 26}}))
-    whole = 2 * (time.monotonic() - began)
-    expected = contents(tmp_path / "straight")
-    random = Random(1)
-    for number in range(kills):
-        output = tmp_path / f"killed-{number}"
-        kill_and_resume(folder, output, random.uniform(0, whole))
-        assert contents(output) == expected
-
-
-def test_a_killed_run_resumed_is_the_straight_run(tmp_path: Path) -> None:
-    check_kills(tmp_path, 3)
-
-
-@pytest.mark.chaos
-def test_fifty_killed_runs_resumed_are_the_straight_run(tmp_path: Path) -> None:
-    check_kills(tmp_path, 50)
 
 
 def test_a_shard_that_goes_missing_is_told_and_shifts_no_other(shards: Path, tmp_path: Path) -> None:
