@@ -186,7 +186,14 @@ def children_of(process: int) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param(signal.SIGINT, marks=pytest.mark.long),
+        pytest.param(signal.SIGTERM, marks=pytest.mark.long),
+        signal.SIGKILL,
+    ],
+)
 def test_a_stopped_run_goes_on_where_it_was(work: Path, how: signal.Signals) -> None:
     for number in range(3000):
         (work / "Code" / f"{number}.py").write_text(f"x{number} = 1\n" * 400)
