@@ -4,7 +4,7 @@
 # make test-gpu     the tests that need a CUDA device
 # make test-large   the tests that need 24 GiB of memory: a model of 2.7B in GPT-NeoX's old layout
 # make test-compat  exported models under transformers 4.57, in an environment of its own
-# make chaos        a hundred SIGKILLs while checkpoints are written
+# make chaos        SIGKILL at a hundred instants while checkpoints are written, and at fifty of every stage of a corpus
 # make clean        remove what quickstart made
 
 SHELL := /bin/bash
@@ -53,7 +53,7 @@ test-compat: .venv/dev .venv-compat/base
 	touch $@
 
 chaos: .venv/dev
-	$(BIN)/python -m pytest -q -m chaos tests/integration tests/unit/evaluation/sandbox
+	$(BIN)/python -m pytest -q -m chaos tests/integration tests/unit/evaluation/sandbox tests/unit/corpus
 
 docs: .venv/base
 	$(BIN)/python -m megatron.neox.config.reference --write
