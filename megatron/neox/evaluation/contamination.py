@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from megatron.neox.corpus import index as corpus_index
+from megatron.neox.corpus.index import index as corpus_index
 from megatron.neox.errors import InputError
 
 

@@ -38,16 +38,15 @@ class HuggingFaceTokenizer:
         self._tokenizer = tokenizer
         self._source = source
         self.vocab_size = min(len(tokenizer), num_rows)
-        bos: Any = tokenizer.bos_token_id
-        eos: Any = tokenizer.eos_token_id
-        if bos is None and eos is None:
+        marks: list[Any] = [tokenizer.bos_token_id, tokenizer.eos_token_id]
+        given: list[int] = [mark for mark in marks if mark is not None]
+        if not given:
             raise VocabularyError(
                 f"the tokenizer of {source} names neither bos_token nor eos_token; one of them must stand before "
                 "a document (tokenizer_config.json)"
             )
-        self.eod = int(bos if eos is None else eos)
-        self.start = int(eos if bos is None else bos)
-        mark = "eos" if bos is None else "bos"
+        self.start, self.eod = given[0], given[-1]
+        mark = "eos" if marks[0] is None else "bos"
         self.start_name = f"the tokenizer's {mark}, {tokenizer.convert_ids_to_tokens(self.start)},"
         if max(self.eod, self.start) >= num_rows:
             raise VocabularyError(

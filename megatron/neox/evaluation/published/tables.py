@@ -124,4 +124,6 @@ def _disagreements(data: Mapping[str, Any]) -> list[Disagreement]:
 
 
 def _read(name: str) -> dict[str, Any]:
-    return tomllib.loads(files("megatron.neox.evaluation.published").joinpath(name).read_text(encoding="utf-8"))
+    return tomllib.loads(
+        files("megatron.neox.evaluation.published").joinpath(name).read_text(encoding="utf-8")
+    )

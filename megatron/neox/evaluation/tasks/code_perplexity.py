@@ -13,7 +13,7 @@ import torch
 
 from megatron.neox.config import EvaluationConfig
 from megatron.neox.corpus.document import Document, Tally
-from megatron.neox.corpus.index import file_hashes
+from megatron.neox.corpus.index.index import file_hashes
 from megatron.neox.corpus.texts import usable_text
 from megatron.neox.errors import ConfigError, InputError
 from megatron.neox.evaluation.code_files import read_documents

@@ -1,0 +1,1 @@
+"""From repositories on the disk to their source files."""

@@ -1,0 +1,1 @@
+"""Which files a corpus holds: the index, written, read and asked."""

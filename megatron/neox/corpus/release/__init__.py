@@ -1,0 +1,1 @@
+"""A corpus made ready for others: cleaned, divided, described, published."""

@@ -1,0 +1,1 @@
+"""Stages: how a pass over a corpus is divided, resumed, counted and spread over machines."""
