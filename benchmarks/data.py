@@ -158,8 +158,8 @@ def extract(options: argparse.Namespace, folder: Path) -> None:
     """The decision alone, in this process."""
     from pygments.lexers import get_lexer_by_name
 
-    from megatron.neox.corpus.languages import LANGUAGES, languages_by_name
-    from megatron.neox.corpus.lexing import has_tokens
+    from megatron.neox.corpus.extraction.languages import LANGUAGES, languages_by_name
+    from megatron.neox.corpus.extraction.lexing import has_tokens
 
     limit, source = 100, take(options, folder / "Code", 8)
     texts: list[tuple[str, str]] = []

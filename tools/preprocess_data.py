@@ -20,7 +20,7 @@ import deepy
 deepy.enter()
 
 from megatron.neox.config import TokenizerConfig
-from megatron.neox.corpus.stage_options import add_executor_options, told_executor, told_resources
+from megatron.neox.corpus.stages.options import add_executor_options, told_executor, told_resources
 from megatron.neox.data.tokenize import Progress, TokenizeSettings, submit_tokenize, tokenize
 from megatron.neox.errors import run_door
 

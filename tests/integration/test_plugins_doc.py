@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from megatron.neox.corpus.shards import SourceFile, new_shard, shard_name
+from megatron.neox.corpus.stages.shards import SourceFile, new_shard, shard_name
 from tests.integration.hub import Hub, serve
 from tests.integration.training_case import ROOT, environment, write_config, write_dataset
 

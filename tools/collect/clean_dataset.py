@@ -16,16 +16,16 @@ deepy.enter()
 import argparse
 from collections.abc import Sequence
 
-from megatron.neox.corpus.card import DataCard, commit_of, read_summaries
-from megatron.neox.corpus.census import take_census
-from megatron.neox.corpus.clean import CleanSettings, plan, sides
 from megatron.neox.corpus.filters.presets import PRESETS
-from megatron.neox.corpus.import_dataset import HUB
-from megatron.neox.corpus.import_dataset import PRESETS as COLUMNS
-from megatron.neox.corpus.publish import push_dataset, require_token
-from megatron.neox.corpus.shards import find_shards
-from megatron.neox.corpus.stage import Stage, refuse_replacing
-from megatron.neox.corpus.stage_options import add_stage_options, run_as_told
+from megatron.neox.corpus.importing.import_dataset import HUB
+from megatron.neox.corpus.importing.import_dataset import PRESETS as COLUMNS
+from megatron.neox.corpus.release.card import DataCard, commit_of, read_summaries
+from megatron.neox.corpus.release.census import take_census
+from megatron.neox.corpus.release.clean import CleanSettings, plan, sides
+from megatron.neox.corpus.release.publish import push_dataset, require_token
+from megatron.neox.corpus.stages.options import add_stage_options, run_as_told
+from megatron.neox.corpus.stages.shards import find_shards
+from megatron.neox.corpus.stages.stage import Stage, refuse_replacing
 from megatron.neox.errors import OutputError, UserError, run_door
 from megatron.neox.reports.funnel import draw_funnel, steps_of
 

@@ -13,10 +13,10 @@ deepy.enter()
 import argparse
 from collections.abc import Sequence
 
-from megatron.neox.corpus.card import DataCard, commit_of, read_summaries
-from megatron.neox.corpus.census import take_census
 from megatron.neox.corpus.filters.tokens import load_encoder
-from megatron.neox.corpus.shards import find_shards
+from megatron.neox.corpus.release.card import DataCard, commit_of, read_summaries
+from megatron.neox.corpus.release.census import take_census
+from megatron.neox.corpus.stages.shards import find_shards
 from megatron.neox.errors import UserError, run_door
 from megatron.neox.reports.funnel import draw_funnel, steps_of
 

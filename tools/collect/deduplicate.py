@@ -20,8 +20,8 @@ import deepy
 
 deepy.enter()
 
-from megatron.neox.corpus.stage import Stage
-from megatron.neox.corpus.stage_options import add_stage_options, run_as_told
+from megatron.neox.corpus.stages.options import add_stage_options, run_as_told
+from megatron.neox.corpus.stages.stage import Stage
 from megatron.neox.errors import InputError, did_you_mean, run_door
 
 _EXAMPLES = """examples:

@@ -18,11 +18,11 @@ import deepy
 
 deepy.enter()
 
-from megatron.neox.corpus.extract import extraction
+from megatron.neox.corpus.extraction.extract import extraction
+from megatron.neox.corpus.extraction.source_files import LINKS_OUT, ExtractSettings
+from megatron.neox.corpus.extraction.source_text import ENCODINGS
 from megatron.neox.corpus.repositories import check_name
-from megatron.neox.corpus.source_files import LINKS_OUT, ExtractSettings
-from megatron.neox.corpus.source_text import ENCODINGS
-from megatron.neox.corpus.stage_options import add_stage_options, run_as_told
+from megatron.neox.corpus.stages.options import add_stage_options, run_as_told
 from megatron.neox.errors import ResourceError, run_door
 
 _EXAMPLES = """examples:

@@ -14,9 +14,9 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from megatron.neox.corpus.filter_stage import choose, filter_stage, read_options
 from megatron.neox.corpus.filters.presets import DEDUPLICATION, PRESETS, preset
-from megatron.neox.corpus.stage_options import add_stage_options, run_as_told
+from megatron.neox.corpus.filters.stage import choose, filter_stage, read_options
+from megatron.neox.corpus.stages.options import add_stage_options, run_as_told
 from megatron.neox.errors import UserError, run_door
 from megatron.neox.plugins import load_plugins
 from megatron.neox.reports.funnel import draw_funnel, steps_of

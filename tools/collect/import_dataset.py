@@ -18,9 +18,9 @@ import deepy
 
 deepy.enter()
 
-from megatron.neox.corpus.import_dataset import PRESETS, ImportSettings, columns_of, importing
-from megatron.neox.corpus.source_text import ENCODINGS
-from megatron.neox.corpus.stage_options import add_stage_options, run_as_told
+from megatron.neox.corpus.extraction.source_text import ENCODINGS
+from megatron.neox.corpus.importing.import_dataset import PRESETS, ImportSettings, columns_of, importing
+from megatron.neox.corpus.stages.options import add_stage_options, run_as_told
 from megatron.neox.errors import run_door
 
 _EXAMPLES = """examples:

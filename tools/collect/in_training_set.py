@@ -20,8 +20,8 @@ import deepy
 deepy.enter()
 
 from megatron.neox.corpus.document import Tally
-from megatron.neox.corpus.shards import escape_path
-from megatron.neox.corpus.training_set import look_up
+from megatron.neox.corpus.index.training_set import look_up
+from megatron.neox.corpus.stages.shards import escape_path
 from megatron.neox.errors import run_door
 
 _EXAMPLES = """examples:

@@ -13,10 +13,10 @@ deepy.enter()
 import argparse
 from collections.abc import Sequence
 
-from megatron.neox.corpus.opt_out import read_opt_out
-from megatron.neox.corpus.protect import Protection, protect_stage
-from megatron.neox.corpus.redaction import DEFAULT_KINDS
-from megatron.neox.corpus.stage_options import add_stage_options, run_as_told
+from megatron.neox.corpus.protection.opt_out import read_opt_out
+from megatron.neox.corpus.protection.protect import Protection, protect_stage
+from megatron.neox.corpus.protection.redaction import DEFAULT_KINDS
+from megatron.neox.corpus.stages.options import add_stage_options, run_as_told
 from megatron.neox.errors import run_door
 
 _EXAMPLES = """examples:

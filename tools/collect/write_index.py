@@ -16,7 +16,7 @@ import deepy
 
 deepy.enter()
 
-from megatron.neox.corpus.index_writer import write_index
+from megatron.neox.corpus.index.writer import write_index
 from megatron.neox.errors import run_door
 
 _EXAMPLES = """examples:

@@ -14,7 +14,7 @@ from typing import Any
 from megatron.neox.corpus.document import Document, Tally
 from megatron.neox.corpus.filters import Filter, first_reason
 from megatron.neox.corpus.heldout import group_of, heldout_groups
-from megatron.neox.corpus.staging import appearing_whole
+from megatron.neox.corpus.stages.folders import appearing_whole
 from megatron.neox.corpus.tree import Tree
 from megatron.neox.errors import InputError, OutputError
 from megatron.neox.plugins import filters as registry

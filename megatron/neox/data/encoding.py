@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from megatron.neox.config import TokenizerConfig
-from megatron.neox.corpus.processes import submit, worker_pool
+from megatron.neox.corpus.stages.processes import submit, worker_pool
 from megatron.neox.errors import DependencyError, ResourceError
 from megatron.neox.tokenizers import Tokenizer, build_tokenizer
 from megatron.neox.tokenizers.engines import EngineName, batch_encoder, check_agreement

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from megatron.neox.corpus.staging import lock_folder
+from megatron.neox.corpus.stages.folders import lock_folder
 from megatron.neox.data.index_cache import file_digest
 from megatron.neox.errors import DatasetError, OutputError
 from megatron.neox.files import appearing, write_whole

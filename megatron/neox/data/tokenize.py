@@ -19,12 +19,12 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from megatron.neox.config import TokenizerConfig
-from megatron.neox.corpus.counts import Counts
 from megatron.neox.corpus.document import Document, Tally
-from megatron.neox.corpus.executors import Resources, submit_stage
 from megatron.neox.corpus.filters import Filter, first_reason
 from megatron.neox.corpus.readers import inputs_of, parts_of
-from megatron.neox.corpus.stage import (
+from megatron.neox.corpus.stages.counts import Counts
+from megatron.neox.corpus.stages.executors import Resources, submit_stage
+from megatron.neox.corpus.stages.stage import (
     Phase,
     RunTasks,
     Stage,

@@ -25,8 +25,9 @@ _OPERATIONS = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.sca
 _PRELOADED = [
     "__main__", "tests.unit.corpus.test_stage_kills", "pyarrow.parquet", "pyarrow.compute",
     "matplotlib.backends.backend_agg",
-    "megatron.neox.corpus.clean", "megatron.neox.corpus.extract", "megatron.neox.corpus.card",
-    "megatron.neox.corpus.index_writer", "megatron.neox.corpus.stage_options", "megatron.neox.data.tokenize",
+    "megatron.neox.corpus.release.clean", "megatron.neox.corpus.extraction.extract",
+    "megatron.neox.corpus.release.card",
+    "megatron.neox.corpus.index.writer", "megatron.neox.corpus.stages.options", "megatron.neox.data.tokenize",
     "megatron.neox.reports.funnel",
 ]  # fmt: skip
 _processes = multiprocessing.get_context("forkserver")

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from megatron.neox.corpus.counts import Counts
-from megatron.neox.corpus.extract import extraction
-from megatron.neox.corpus.flat_tree import INDEX
-from megatron.neox.corpus.shards import SourceFile, escape_path, find_shards, read_shard, unescape_path
-from megatron.neox.corpus.source_files import LINKS_OUT, ExtractSettings
-from megatron.neox.corpus.stage import Phase, Stage, run_stage
-from megatron.neox.corpus.staging import lock_folder
+from megatron.neox.corpus.extraction.extract import extraction
+from megatron.neox.corpus.extraction.flat_tree import INDEX
+from megatron.neox.corpus.extraction.source_files import LINKS_OUT, ExtractSettings
+from megatron.neox.corpus.stages.counts import Counts
+from megatron.neox.corpus.stages.folders import lock_folder
+from megatron.neox.corpus.stages.shards import SourceFile, escape_path, find_shards, read_shard, unescape_path
+from megatron.neox.corpus.stages.stage import Phase, Stage, run_stage
 
 ROOT = Path(__file__).resolve().parents[3]
 KEPT = "kept"
@@ -78,20 +78,20 @@ ELSEWHERE: dict[int, list[str]] = {
     10: [f"{CORPUS}/test_readers.py::test_text_mode_of_files_and_not_of_records"],
     11: [f"{CORPUS}/test_readers.py::test_text_mode_of_files_and_not_of_records",
          f"{INTEGRATION}/test_preprocess.py::test_polycoders_own_command_works_to_the_letter"],
-    12: [f"{CORPUS}/test_extract.py::test_a_file_over_the_limit_is_never_read"],
-    13: [f"{CORPUS}/test_filters.py::test_monstrous_lines_take_bounded_time",
-         f"{CORPUS}/test_lexing.py::test_monstrous_lines_take_bounded_time"],
+    12: [f"{CORPUS}/extraction/test_extract.py::test_a_file_over_the_limit_is_never_read"],
+    13: [f"{CORPUS}/filters/test_filters.py::test_monstrous_lines_take_bounded_time",
+         f"{CORPUS}/extraction/test_lexing.py::test_monstrous_lines_take_bounded_time"],
     14: [f"{DATA}/test_tokenize.py::test_the_end_written_out_is_plain_text_and_counted",
          f"{TOKENIZER}::test_a_special_token_in_the_text_is_plain_text",
          "tests/unit/tokenizers/test_train.py::test_special_tokens_in_a_text_are_plain_text"],
     17: [f"{CORPUS}/test_tree.py::test_links_pipes_sockets_and_version_control_are_left_out"],
     18: [f"{CORPUS}/test_tree.py::test_what_may_not_be_read_is_counted",
-         f"{CORPUS}/test_extract.py::test_the_command_says_what_it_did_and_fails_beyond_the_errors_allowed"],
-    19: [f"{CORPUS}/test_stage.py::test_any_path_becomes_one_line_and_comes_back",
-         f"{CORPUS}/test_index.py::test_every_path_has_a_name_of_its_own"],
+         f"{CORPUS}/extraction/test_extract.py::test_the_command_says_what_it_did_and_fails_beyond_the_errors_allowed"],
+    19: [f"{CORPUS}/stages/test_stage.py::test_any_path_becomes_one_line_and_comes_back",
+         f"{CORPUS}/index/test_index.py::test_every_path_has_a_name_of_its_own"],
     20: [f"{HERE}::test_the_flat_tree_loses_no_file_to_a_name",
-         f"{CORPUS}/test_index.py::test_every_path_has_a_name_of_its_own"],
-    25: [f"{CORPUS}/test_languages.py::test_names_by_the_table"],
+         f"{CORPUS}/index/test_index.py::test_every_path_has_a_name_of_its_own"],
+    25: [f"{CORPUS}/extraction/test_languages.py::test_names_by_the_table"],
     26: [f"{EXACT}::test_of_copies_in_any_language_and_repository_the_most_starred_stays",
          f"{NEAR}::test_copies_of_the_crafted_tree"],
     27: [f"{NEAR}::test_a_chain_is_one_cluster", f"{NEAR}::test_of_each_cluster_the_most_starred_stays",
@@ -101,14 +101,14 @@ ELSEWHERE: dict[int, list[str]] = {
          f"{INTEGRATION}/test_gh_crawler.py::test_every_repository_is_found_once",
          f"{INTEGRATION}/test_gh_crawler.py::test_failures_lose_nothing"],
     30: [f"{HERE}::test_a_full_disk_in_the_middle_of_a_shard",
-         f"{CORPUS}/test_extract_kills.py::test_a_killed_extraction_goes_on_and_gives_the_same_bytes",
+         f"{CORPUS}/extraction/test_extract_kills.py::test_a_killed_extraction_goes_on_and_gives_the_same_bytes",
          f"{INTEGRATION}/test_preprocess.py::test_a_full_disk_is_no_users_mistake",
          f"{INTEGRATION}/test_preprocess.py::test_a_stopped_run_goes_on_where_it_was"],
     31: [f"{TOKENIZER}::test_wrong_files_are_named", f"{TOKENIZER}::test_how_the_first_and_last_lines_are_read",
          f"{TOKENIZER}::test_extended_vocabulary_is_lossless_on_any_bytes",
          f"{DATA}/test_indexed.py::test_types_follow_the_vocabulary"],
-    32: [f"{CORPUS}/test_import_dataset.py::test_what_cannot_be_imported_is_named",
-         f"{CORPUS}/test_import_dataset.py::test_bytes_nested_licences_and_columns_by_name",
+    32: [f"{CORPUS}/importing/test_import_dataset.py::test_what_cannot_be_imported_is_named",
+         f"{CORPUS}/importing/test_import_dataset.py::test_bytes_nested_licences_and_columns_by_name",
          f"{PRETOKENIZE}::test_files_that_are_no_parquet_are_named",
          f"{PRETOKENIZE}::test_nulls_and_odd_columns_beside_do_no_harm"],
     33: [f"{PRETOKENIZE}::test_what_gives_no_sample_is_refused"],

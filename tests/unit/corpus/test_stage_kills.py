@@ -14,12 +14,12 @@ import pytest
 from megatron.neox.config import TokenizerConfig
 from megatron.neox.corpus.deduplication.exact import ExactDuplicates
 from megatron.neox.corpus.deduplication.near import NearDuplicates
-from megatron.neox.corpus.filter_stage import filter_stage
-from megatron.neox.corpus.import_dataset import PRESETS, ImportSettings, importing
-from megatron.neox.corpus.index_writer import write_index
-from megatron.neox.corpus.protect import Protection, protect_stage
-from megatron.neox.corpus.split import split_stage
-from megatron.neox.corpus.stage import Stage, run_stage
+from megatron.neox.corpus.filters.stage import filter_stage
+from megatron.neox.corpus.importing.import_dataset import PRESETS, ImportSettings, importing
+from megatron.neox.corpus.index.writer import write_index
+from megatron.neox.corpus.protection.protect import Protection, protect_stage
+from megatron.neox.corpus.release.split import split_stage
+from megatron.neox.corpus.stages.stage import Stage, run_stage
 from megatron.neox.data.tokenize import TokenizeSettings, tokenize
 from tests.unit.corpus.deduplication.files import source, write_shards
 from tests.unit.corpus.killing import Run, Straight, instants, straight

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from megatron.neox.config import TokenizerConfig
-from megatron.neox.corpus.processes import worker_pool
-from megatron.neox.corpus.shards import SourceFile, new_shard, shard_name
+from megatron.neox.corpus.stages.processes import worker_pool
+from megatron.neox.corpus.stages.shards import SourceFile, new_shard, shard_name
 from megatron.neox.data import encoding
 from megatron.neox.data.indexed import IndexedDataset
 from megatron.neox.data.tokenize import Progress, TokenizeSettings, tokenize

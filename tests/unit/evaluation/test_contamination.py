@@ -1,4 +1,4 @@
-"""Files seen in training; the index itself is tested in tests/unit/corpus/test_index.py."""
+"""Files seen in training; the index itself is tested in tests/unit/corpus/index/test_index.py."""
 
 from __future__ import annotations
 

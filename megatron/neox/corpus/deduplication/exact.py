@@ -19,7 +19,6 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from megatron.neox.corpus.counts import Counts
 from megatron.neox.corpus.deduplication.parts import buckets_of, num_buckets, read_part, write_parts
 from megatron.neox.corpus.deduplication.rewrite import (
     NAMES,
@@ -29,10 +28,11 @@ from megatron.neox.corpus.deduplication.rewrite import (
     write_drops,
     write_kept,
 )
-from megatron.neox.corpus.index import are_in, read_digests, require_index
-from megatron.neox.corpus.rewriting import describe_input
-from megatron.neox.corpus.shards import find_shards, read_batches
-from megatron.neox.corpus.stage import Phase, Stage, fingerprint, work_folder
+from megatron.neox.corpus.index.index import are_in, read_digests, require_index
+from megatron.neox.corpus.stages.counts import Counts
+from megatron.neox.corpus.stages.rewriting import describe_input
+from megatron.neox.corpus.stages.shards import find_shards, read_batches
+from megatron.neox.corpus.stages.stage import Phase, Stage, fingerprint, work_folder
 
 Key = Literal["raw", "normalized"]
 _REASONS = ("duplicate", "in_index")

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from megatron.neox.corpus.counts import Counts
 from megatron.neox.corpus.document import Tally
-from megatron.neox.corpus.processes import submit, worker_pool
-from megatron.neox.corpus.shards import escape_path
+from megatron.neox.corpus.stages.counts import Counts
+from megatron.neox.corpus.stages.processes import submit, worker_pool
+from megatron.neox.corpus.stages.shards import escape_path
 from megatron.neox.corpus.tree import Tree
 from megatron.neox.errors import OutputError
 from megatron.neox.files import write_whole
@@ -222,7 +222,7 @@ def _listed(digests: Hashed, against: Sequence[Path]) -> frozenset[bytes]:
     """Which of the digests stand in an index."""
     if not against:
         return frozenset()
-    from megatron.neox.corpus.index import find_seen
+    from megatron.neox.corpus.index.index import find_seen
 
     wanted = {digest.hex() for _, digest in digests if digest is not None}
     return frozenset(bytes.fromhex(seen) for index in against for seen in find_seen(index, wanted))

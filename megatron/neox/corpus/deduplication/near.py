@@ -23,7 +23,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from megatron.neox.corpus.counts import Counts
 from megatron.neox.corpus.deduplication.clusters import components, neighbours
 from megatron.neox.corpus.deduplication.minhash import band_keys, signatures
 from megatron.neox.corpus.deduplication.parts import buckets_of, column, num_buckets, read_part, write_parts
@@ -36,9 +35,10 @@ from megatron.neox.corpus.deduplication.rewrite import (
 )
 from megatron.neox.corpus.deduplication.shingles import Shingles, Shingling, mix, shingle, slices
 from megatron.neox.corpus.deduplication.sketches import Sketch, jaccard, may_reach, sketches
-from megatron.neox.corpus.rewriting import describe_input
-from megatron.neox.corpus.shards import find_shards, read_batches
-from megatron.neox.corpus.stage import Phase, Stage, work_folder
+from megatron.neox.corpus.stages.counts import Counts
+from megatron.neox.corpus.stages.rewriting import describe_input
+from megatron.neox.corpus.stages.shards import find_shards, read_batches
+from megatron.neox.corpus.stages.stage import Phase, Stage, work_folder
 from megatron.neox.files import appearing
 
 _BATCH_ROWS = 256

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import parquet
 
-from megatron.neox.corpus.counts import Counts
 from megatron.neox.corpus.deduplication.parts import column, read_part, write_parts
-from megatron.neox.corpus.rewriting import drop_rows
+from megatron.neox.corpus.stages.counts import Counts
+from megatron.neox.corpus.stages.rewriting import drop_rows
 from megatron.neox.errors import InputError
 
 NAMES = ("repository", "path", "language", "stars")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from megatron.neox.corpus.languages import find_language
+from megatron.neox.corpus.extraction.languages import find_language
 from megatron.neox.corpus.repositories import Repository, read_manifest
 from megatron.neox.errors import InputError
 

@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from megatron.neox.corpus.checkouts import Checkout, find_checkouts, fingerprint_of
-from megatron.neox.corpus.counts import Counts
-from megatron.neox.corpus.flat_tree import FlatTreeTask
-from megatron.neox.corpus.shards import new_shard, shard_name
-from megatron.neox.corpus.source_files import REPOSITORIES, ExtractSettings, extract_checkout
-from megatron.neox.corpus.stage import Phase, Stage
+from megatron.neox.corpus.extraction.checkouts import Checkout, find_checkouts, fingerprint_of
+from megatron.neox.corpus.extraction.flat_tree import FlatTreeTask
+from megatron.neox.corpus.extraction.source_files import REPOSITORIES, ExtractSettings, extract_checkout
+from megatron.neox.corpus.stages.counts import Counts
+from megatron.neox.corpus.stages.shards import new_shard, shard_name
+from megatron.neox.corpus.stages.stage import Phase, Stage
 
 _MOST_IN_A_TASK = 64
 _FEWEST_TASKS = 16

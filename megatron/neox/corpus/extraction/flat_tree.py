@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from megatron.neox.corpus.checkouts import Checkout
-from megatron.neox.corpus.counts import Counts
-from megatron.neox.corpus.shards import escape_path
-from megatron.neox.corpus.source_files import ExtractSettings, extract_checkout
-from megatron.neox.corpus.stage import work_folder
+from megatron.neox.corpus.extraction.checkouts import Checkout
+from megatron.neox.corpus.extraction.source_files import ExtractSettings, extract_checkout
+from megatron.neox.corpus.stages.counts import Counts
+from megatron.neox.corpus.stages.shards import escape_path
+from megatron.neox.corpus.stages.stage import work_folder
 from megatron.neox.files import appearing
 
 INDEX = "index.txt"

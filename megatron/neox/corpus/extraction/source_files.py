@@ -13,12 +13,12 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from megatron.neox.corpus.checkouts import Checkout
-from megatron.neox.corpus.counts import Counts
 from megatron.neox.corpus.document import Tally
-from megatron.neox.corpus.languages import LANGUAGES, is_source, language_of, languages_by_name
-from megatron.neox.corpus.shards import SourceFile, escape_path
-from megatron.neox.corpus.source_text import Encoding, source_text
+from megatron.neox.corpus.extraction.checkouts import Checkout
+from megatron.neox.corpus.extraction.languages import LANGUAGES, is_source, language_of, languages_by_name
+from megatron.neox.corpus.extraction.source_text import Encoding, source_text
+from megatron.neox.corpus.stages.counts import Counts
+from megatron.neox.corpus.stages.shards import SourceFile, escape_path
 from megatron.neox.corpus.tree import Tree
 from megatron.neox.errors import InputError
 
@@ -139,7 +139,7 @@ def _extract_file(
 
 def _has_tokens(text: str, language: str, limit: int) -> bool:
     # Importing Pygments takes a while; --min-tokens 0 has no use for it.
-    from megatron.neox.corpus.lexing import has_tokens
+    from megatron.neox.corpus.extraction.lexing import has_tokens
 
     return has_tokens(text, LANGUAGES[language].lexer, limit)
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import yaml
 
-from megatron.neox.corpus.counts import Counts
 from megatron.neox.corpus.filters import Filter, reasons_of
-from megatron.neox.corpus.rewriting import describe_input, documents, drop_rows
-from megatron.neox.corpus.shards import find_shards
-from megatron.neox.corpus.stage import Phase, Stage, fingerprint
+from megatron.neox.corpus.stages.counts import Counts
+from megatron.neox.corpus.stages.rewriting import describe_input, documents, drop_rows
+from megatron.neox.corpus.stages.shards import find_shards
+from megatron.neox.corpus.stages.stage import Phase, Stage, fingerprint
 from megatron.neox.errors import InputError, UserError
 from megatron.neox.plugins import filters as registry
 

@@ -18,9 +18,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from megatron.neox.corpus.counts import Counts
-from megatron.neox.corpus.languages import LANGUAGES, language_of
-from megatron.neox.corpus.records import (
+from megatron.neox.corpus.extraction.languages import LANGUAGES, language_of
+from megatron.neox.corpus.extraction.source_files import is_vendored
+from megatron.neox.corpus.extraction.source_text import Encoding, source_text
+from megatron.neox.corpus.importing.records import (
     ENDINGS,
     first_text,
     num_parquet_rows,
@@ -28,10 +29,9 @@ from megatron.neox.corpus.records import (
     text_list,
     whole_number,
 )
-from megatron.neox.corpus.shards import SourceFile, escape_path, new_shard, shard_name
-from megatron.neox.corpus.source_files import is_vendored
-from megatron.neox.corpus.source_text import Encoding, source_text
-from megatron.neox.corpus.stage import Phase, Stage, work_folder
+from megatron.neox.corpus.stages.counts import Counts
+from megatron.neox.corpus.stages.shards import SourceFile, escape_path, new_shard, shard_name
+from megatron.neox.corpus.stages.stage import Phase, Stage, work_folder
 from megatron.neox.errors import InputError
 
 log = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from typing import IO
 
 import numpy as np
 
-from megatron.neox.corpus.shards import unescape_path
+from megatron.neox.corpus.stages.shards import unescape_path
 from megatron.neox.errors import InputError
 
 _BLOCK_BYTES = 4 << 20

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from megatron.neox.corpus.document import Tally
-from megatron.neox.corpus.index import file_hashes, find_seen
+from megatron.neox.corpus.index.index import file_hashes, find_seen
 from megatron.neox.corpus.tree import Tree
 from megatron.neox.errors import InputError
 

@@ -12,9 +12,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 
-from megatron.neox.corpus.index import index_name
-from megatron.neox.corpus.shards import find_shards, read_batches
-from megatron.neox.corpus.staging import lock_folder
+from megatron.neox.corpus.index.index import index_name
+from megatron.neox.corpus.stages.folders import lock_folder
+from megatron.neox.corpus.stages.shards import find_shards, read_batches
 from megatron.neox.errors import OutputError
 from megatron.neox.files import appearing
 

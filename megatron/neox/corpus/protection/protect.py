@@ -9,8 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from megatron.neox.corpus.counts import Counts
-from megatron.neox.corpus.decontaminate import (
+from megatron.neox.corpus.protection.decontaminate import (
     MIN_CHARACTERS,
     NUM_WORDS,
     Passages,
@@ -18,11 +17,12 @@ from megatron.neox.corpus.decontaminate import (
     humaneval_passages,
     read_reference,
 )  # fmt: skip
-from megatron.neox.corpus.opt_out import read_opt_out
-from megatron.neox.corpus.redaction import DEFAULT_KINDS, check_kinds, find_places, redact
-from megatron.neox.corpus.rewriting import describe_input, documents, rewrite_shard
-from megatron.neox.corpus.shards import find_shards
-from megatron.neox.corpus.stage import Phase, Stage
+from megatron.neox.corpus.protection.opt_out import read_opt_out
+from megatron.neox.corpus.protection.redaction import DEFAULT_KINDS, check_kinds, find_places, redact
+from megatron.neox.corpus.stages.counts import Counts
+from megatron.neox.corpus.stages.rewriting import describe_input, documents, rewrite_shard
+from megatron.neox.corpus.stages.shards import find_shards
+from megatron.neox.corpus.stages.stage import Phase, Stage
 from megatron.neox.errors import UserError
 
 if TYPE_CHECKING:

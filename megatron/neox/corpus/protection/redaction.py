@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
-from megatron.neox.corpus.protect_keys import find_keys
-from megatron.neox.corpus.protect_personal import find_addresses, find_emails, find_names
+from megatron.neox.corpus.protection.keys import find_keys
+from megatron.neox.corpus.protection.personal import find_addresses, find_emails, find_names
 from megatron.neox.errors import UserError, did_you_mean
 
 KINDS: dict[str, Callable[[bytes], Iterator[tuple[int, int]]]] = {

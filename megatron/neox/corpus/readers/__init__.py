@@ -15,8 +15,8 @@ from megatron.neox.corpus.readers.directory import directory_parts, read_directo
 from megatron.neox.corpus.readers.jsonl import jsonl_parts, read_jsonl
 from megatron.neox.corpus.readers.parquet import parquet_parts, read_parquet
 from megatron.neox.corpus.readers.text import read_text
-from megatron.neox.corpus.shards import find_shards
-from megatron.neox.corpus.stage import SUMMARY
+from megatron.neox.corpus.stages.shards import find_shards
+from megatron.neox.corpus.stages.stage import SUMMARY
 from megatron.neox.errors import InputError
 
 __all__ = [

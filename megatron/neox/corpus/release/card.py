@@ -11,9 +11,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from megatron.neox.corpus.census import Census
-from megatron.neox.corpus.counts import Amount, Counts
-from megatron.neox.corpus.stage import SUMMARY
+from megatron.neox.corpus.release.census import Census
+from megatron.neox.corpus.stages.counts import Amount, Counts
+from megatron.neox.corpus.stages.stage import SUMMARY
 from megatron.neox.errors import InputError
 from megatron.neox.files import write_whole
 

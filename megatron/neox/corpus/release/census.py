@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from megatron.neox.corpus.counts import Amount
-from megatron.neox.corpus.shards import read_batches
+from megatron.neox.corpus.stages.counts import Amount
+from megatron.neox.corpus.stages.shards import read_batches
 
 if TYPE_CHECKING:
     from megatron.neox.tokenizers.engines import BatchEncoder

@@ -10,13 +10,13 @@ from typing import Any
 from megatron.neox.corpus.deduplication.exact import ExactDuplicates
 from megatron.neox.corpus.deduplication.near import PRESETS as NEAR_PRESETS
 from megatron.neox.corpus.deduplication.near import NearDuplicates
-from megatron.neox.corpus.filter_stage import build_filters, filter_stage
 from megatron.neox.corpus.filters.presets import DEDUPLICATION, preset
-from megatron.neox.corpus.import_dataset import ImportSettings, columns_of, importing
-from megatron.neox.corpus.protect import Protection, protect_stage
-from megatron.neox.corpus.shards import schema
-from megatron.neox.corpus.split import split_stage
-from megatron.neox.corpus.stage import Stage
+from megatron.neox.corpus.filters.stage import build_filters, filter_stage
+from megatron.neox.corpus.importing.import_dataset import ImportSettings, columns_of, importing
+from megatron.neox.corpus.protection.protect import Protection, protect_stage
+from megatron.neox.corpus.release.split import split_stage
+from megatron.neox.corpus.stages.shards import schema
+from megatron.neox.corpus.stages.stage import Stage
 from megatron.neox.errors import UserError
 
 

@@ -11,12 +11,12 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from megatron.neox.corpus.counts import Counts
 from megatron.neox.corpus.heldout import heldout_groups
-from megatron.neox.corpus.import_dataset import NO_NAME
-from megatron.neox.corpus.rewriting import describe_input, drop_rows
-from megatron.neox.corpus.shards import find_shards, read_batches
-from megatron.neox.corpus.stage import Phase, Stage
+from megatron.neox.corpus.importing.import_dataset import NO_NAME
+from megatron.neox.corpus.stages.counts import Counts
+from megatron.neox.corpus.stages.rewriting import describe_input, drop_rows
+from megatron.neox.corpus.stages.shards import find_shards, read_batches
+from megatron.neox.corpus.stages.stage import Phase, Stage
 from megatron.neox.errors import InputError
 
 if TYPE_CHECKING:

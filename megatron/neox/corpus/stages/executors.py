@@ -14,8 +14,8 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from megatron.neox.corpus.counts import Counts
-from megatron.neox.corpus.stage import Phase, Stage, opened
+from megatron.neox.corpus.stages.counts import Counts
+from megatron.neox.corpus.stages.stage import Phase, Stage, opened
 from megatron.neox.errors import DependencyError, InputError
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from megatron.neox.corpus.counts import Counts
-from megatron.neox.corpus.executors import OnRay, Resources, submit_stage
-from megatron.neox.corpus.stage import RunTasks, Stage, Step, run_stage
+from megatron.neox.corpus.stages.counts import Counts
+from megatron.neox.corpus.stages.executors import OnRay, Resources, submit_stage
+from megatron.neox.corpus.stages.stage import RunTasks, Stage, Step, run_stage
 
 log = logging.getLogger(__name__)
 

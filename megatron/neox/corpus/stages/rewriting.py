@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from megatron.neox.corpus.counts import Counts
 from megatron.neox.corpus.document import Document
-from megatron.neox.corpus.shards import find_shards, new_shard, read_batches
-from megatron.neox.corpus.stage import SUMMARY, fingerprint
+from megatron.neox.corpus.stages.counts import Counts
+from megatron.neox.corpus.stages.shards import find_shards, new_shard, read_batches
+from megatron.neox.corpus.stages.stage import SUMMARY, fingerprint
 
 if TYPE_CHECKING:
     import pyarrow

@@ -25,9 +25,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from megatron.neox.corpus.counts import Counts
-from megatron.neox.corpus.processes import submit, worker_pool
-from megatron.neox.corpus.staging import lock_folder
+from megatron.neox.corpus.stages.counts import Counts
+from megatron.neox.corpus.stages.folders import lock_folder
+from megatron.neox.corpus.stages.processes import submit, worker_pool
 from megatron.neox.errors import NO_SPACE, OutputError, ResourceError
 from megatron.neox.files import write_whole
 

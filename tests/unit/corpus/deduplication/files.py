@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from megatron.neox.corpus.shards import SourceFile, find_shards, new_shard, read_shard, shard_name
+from megatron.neox.corpus.stages.shards import SourceFile, find_shards, new_shard, read_shard, shard_name
 
 
 def source(

@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 
-from megatron.neox.corpus.counts import Counts
-from megatron.neox.corpus.extract import extraction
-from megatron.neox.corpus.flat_tree import INDEX, flat_names
-from megatron.neox.corpus.shards import SourceFile, find_shards, read_shard
-from megatron.neox.corpus.source_files import LINKS_OUT, ExtractSettings
-from megatron.neox.corpus.source_text import source_text
-from megatron.neox.corpus.stage import run_stage
+from megatron.neox.corpus.extraction.extract import extraction
+from megatron.neox.corpus.extraction.flat_tree import INDEX, flat_names
+from megatron.neox.corpus.extraction.source_files import LINKS_OUT, ExtractSettings
+from megatron.neox.corpus.extraction.source_text import source_text
+from megatron.neox.corpus.stages.counts import Counts
+from megatron.neox.corpus.stages.shards import SourceFile, find_shards, read_shard
+from megatron.neox.corpus.stages.stage import run_stage
 from megatron.neox.errors import InputError, OutputError
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 CODE = b"".join(b"def f%d(x):\n\treturn x + %d\n" % (number, number) for number in range(30))
 C_CODE = b"".join(b"int f%d(int x)\n{\n\treturn x + %d;\n}\n" % (number, number) for number in range(30))
 

@@ -8,9 +8,9 @@ from typing import Literal
 
 import pytest
 
-from megatron.neox.corpus.extract import extraction
-from megatron.neox.corpus.source_files import ExtractSettings
-from megatron.neox.corpus.stage import run_stage
+from megatron.neox.corpus.extraction.extract import extraction
+from megatron.neox.corpus.extraction.source_files import ExtractSettings
+from megatron.neox.corpus.stages.stage import run_stage
 from tests.unit.corpus.killing import Straight, instants, straight
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-TOOL = Path(__file__).resolve().parents[3] / "tools" / "collect" / "extract_code.py"
+TOOL = Path(__file__).resolve().parents[4] / "tools" / "collect" / "extract_code.py"
 
 
 def peak_bytes(source: Path, output: Path) -> int:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from pygments.lexers import get_lexer_by_name
 
-from megatron.neox.corpus.languages import (
+from megatron.neox.corpus.extraction.languages import (
     LANGUAGES,
     find_language,
     is_source,

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from pygments.lexers import get_lexer_by_name
 
-from megatron.neox.corpus.languages import LANGUAGES
-from megatron.neox.corpus.lexing import has_tokens
+from megatron.neox.corpus.extraction.languages import LANGUAGES
+from megatron.neox.corpus.extraction.lexing import has_tokens
 
 # A few constructs of each language that its lexer treats in a way of its own.
 SAMPLES = {

@@ -14,10 +14,10 @@ import pytest
 import zstandard
 from pyarrow import parquet
 
-from megatron.neox.corpus.counts import Counts
-from megatron.neox.corpus.import_dataset import ImportSettings, columns_of, importing
-from megatron.neox.corpus.shards import SourceFile, find_shards, read_shard
-from megatron.neox.corpus.stage import run_stage
+from megatron.neox.corpus.importing.import_dataset import ImportSettings, columns_of, importing
+from megatron.neox.corpus.stages.counts import Counts
+from megatron.neox.corpus.stages.shards import SourceFile, find_shards, read_shard
+from megatron.neox.corpus.stages.stage import run_stage
 from megatron.neox.errors import InputError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -13,13 +13,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from megatron.neox.corpus import index as corpus_index
-from megatron.neox.corpus import index_writer
 from megatron.neox.corpus.document import Tally
-from megatron.neox.corpus.index import are_in, file_hashes, find_seen, index_name, read_digests, split_name
-from megatron.neox.corpus.index_writer import write_index
-from megatron.neox.corpus.shards import SourceFile, escape_path, new_shard, shard_name
-from megatron.neox.corpus.training_set import look_up
+from megatron.neox.corpus.index import index as corpus_index
+from megatron.neox.corpus.index import writer as index_writer
+from megatron.neox.corpus.index.index import (
+    are_in,
+    file_hashes,
+    find_seen,
+    index_name,
+    read_digests,
+    split_name,
+)
+from megatron.neox.corpus.index.training_set import look_up
+from megatron.neox.corpus.index.writer import write_index
+from megatron.neox.corpus.stages.shards import SourceFile, escape_path, new_shard, shard_name
 from megatron.neox.errors import InputError, OutputError
 
 
@@ -241,7 +248,7 @@ def test_files_and_folders_are_looked_up(tmp_path: Path) -> None:
 _ASK = """
 import re, sys
 from pathlib import Path
-from megatron.neox.corpus.index import find_seen, read_digests
+from megatron.neox.corpus.index.index import find_seen, read_digests
 index = Path(sys.argv[1])
 print(sum(map(len, read_digests(index))), len(find_seen(index, {"0" * 64})))
 print(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])

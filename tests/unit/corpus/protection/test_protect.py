@@ -10,7 +10,7 @@ from random import Random
 import numpy as np
 import pytest
 
-from megatron.neox.corpus.decontaminate import (
+from megatron.neox.corpus.protection.decontaminate import (
     NUM_WORDS,
     Passages,
     gram_hashes,
@@ -18,11 +18,11 @@ from megatron.neox.corpus.decontaminate import (
     normalised,
     read_reference,
 )
-from megatron.neox.corpus.opt_out import read_opt_out
-from megatron.neox.corpus.protect import Protection, protect_stage
-from megatron.neox.corpus.redaction import find_places, redact
-from megatron.neox.corpus.shards import SourceFile, find_shards, new_shard, read_shard, shard_name
-from megatron.neox.corpus.stage import run_stage
+from megatron.neox.corpus.protection.opt_out import read_opt_out
+from megatron.neox.corpus.protection.protect import Protection, protect_stage
+from megatron.neox.corpus.protection.redaction import find_places, redact
+from megatron.neox.corpus.stages.shards import SourceFile, find_shards, new_shard, read_shard, shard_name
+from megatron.neox.corpus.stages.stage import run_stage
 from megatron.neox.errors import InputError, UserError
 
 KINDS = ("key", "email", "ip_address", "name")
@@ -228,7 +228,8 @@ def test_memory_does_not_grow_with_the_input(tmp_path: Path) -> None:
                 shard.write(row(number, f"# {number} jane@corp.example\n" + CODE * 30))
         program = (
             "import sys, resource; from pathlib import Path; "
-            "from megatron.neox.corpus.protect import Protection, ProtectShards; folder = Path(sys.argv[1]); "
+            "from megatron.neox.corpus.protection.protect import Protection, ProtectShards; "
+            "folder = Path(sys.argv[1]); "
             "ProtectShards((folder / 'shard-00000.parquet',), folder / 'out', Protection(humaneval=True)).run(0); "
             "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
         )

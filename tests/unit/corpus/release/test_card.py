@@ -4,12 +4,18 @@ from pathlib import Path
 
 import pytest
 
-from megatron.neox.corpus.card import DataCard, gigabytes, language_table, license_table, read_summaries
-from megatron.neox.corpus.census import take_census
-from megatron.neox.corpus.filter_stage import filter_stage
-from megatron.neox.corpus.shards import SourceFile, find_shards, new_shard, shard_name
-from megatron.neox.corpus.split import split_stage
-from megatron.neox.corpus.stage import run_stage
+from megatron.neox.corpus.filters.stage import filter_stage
+from megatron.neox.corpus.release.card import (
+    DataCard,
+    gigabytes,
+    language_table,
+    license_table,
+    read_summaries,
+)
+from megatron.neox.corpus.release.census import take_census
+from megatron.neox.corpus.release.split import split_stage
+from megatron.neox.corpus.stages.shards import SourceFile, find_shards, new_shard, shard_name
+from megatron.neox.corpus.stages.stage import run_stage
 from megatron.neox.errors import InputError
 
 

@@ -7,9 +7,9 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
-from megatron.neox.corpus.counts import Counts
-from megatron.neox.corpus.shards import SourceFile, new_shard, shard_name
-from megatron.neox.corpus.stage import Phase, Stage, work_folder
+from megatron.neox.corpus.stages.counts import Counts
+from megatron.neox.corpus.stages.shards import SourceFile, new_shard, shard_name
+from megatron.neox.corpus.stages.stage import Phase, Stage, work_folder
 
 
 def row(number: int) -> SourceFile:

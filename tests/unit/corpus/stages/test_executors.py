@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from megatron.neox.corpus.executors import Resources, submit_stage
-from megatron.neox.corpus.stage import run_stage
+from megatron.neox.corpus.stages.executors import Resources, submit_stage
+from megatron.neox.corpus.stages.stage import run_stage
 from megatron.neox.errors import InputError
-from tests.unit.corpus.doubling import Numbers, contents
+from tests.unit.corpus.stages.doubling import Numbers, contents
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 
 # What sbatch and srun do, as far as datatrove asks: every task of an array, one after another, on this machine.
 SBATCH = """#!{python}
@@ -35,9 +35,9 @@ SRUN = '#!/bin/sh\nwhile [ "${1#-}" != "$1" ]; do case $1 in -n) shift 2;; *) sh
 ON_RAY = """
 import sys
 from pathlib import Path
-from megatron.neox.corpus.executors import OnRay, Resources
-from megatron.neox.corpus.stage import run_stage
-from tests.unit.corpus.doubling import Numbers
+from megatron.neox.corpus.stages.executors import OnRay, Resources
+from megatron.neox.corpus.stages.stage import run_stage
+from tests.unit.corpus.stages.doubling import Numbers
 run_stage(Numbers(Path(sys.argv[1])).stage(), workers=2, run_tasks=OnRay(Resources(workers=2, tasks=2)))
 """
 

@@ -7,13 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from megatron.neox.corpus.shards import shard_name
+from megatron.neox.corpus.stages.shards import shard_name
 
 # What a full disk does to a writer in the middle of a shard: a limit on the size of files.
 FULL = """
 import random, sys
 from pathlib import Path
-from megatron.neox.corpus.shards import SourceFile, new_shard
+from megatron.neox.corpus.stages.shards import SourceFile, new_shard
 try:
     with new_shard(Path(sys.argv[1])) as shard:
         for number in range(60):

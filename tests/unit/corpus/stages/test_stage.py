@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from megatron.neox.corpus.counts import Counts
-from megatron.neox.corpus.shards import (
+from megatron.neox.corpus.stages.counts import Counts
+from megatron.neox.corpus.stages.folders import lock_folder
+from megatron.neox.corpus.stages.shards import (
     escape_path,
     find_shards,
     read_shard,
     shard_name,
     unescape_path,
 )
-from megatron.neox.corpus.stage import Phase, Stage, Step, run_stage
-from megatron.neox.corpus.staging import lock_folder
+from megatron.neox.corpus.stages.stage import Phase, Stage, Step, run_stage
 from megatron.neox.errors import InputError, OutputError, ResourceError
-from tests.unit.corpus.doubling import Numbers, contents, row
+from tests.unit.corpus.stages.doubling import Numbers, contents, row
 
 
 def fails(number: int) -> None:
@@ -107,7 +107,7 @@ def test_other_peoples_folders_and_running_ones_are_left_alone(tmp_path: Path) -
 
 
 def test_importing_a_stage_needs_no_torch() -> None:
-    code = "import megatron.neox.corpus.stage_options, sys; print('torch' in sys.modules, 'pyarrow' in sys.modules)"
+    code = "import megatron.neox.corpus.stages.options, sys; print('torch' in sys.modules, 'pyarrow' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == ["False", "False"]
 
 

@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from megatron.neox.corpus.shards import new_shard, shard_name
+from megatron.neox.corpus.stages.shards import new_shard, shard_name
 from tests.unit.corpus.deduplication.files import source
 
 _RUN = """
 import re, sys
 from pathlib import Path
 from megatron.neox.corpus.deduplication.exact import ExactDuplicates
-from megatron.neox.corpus.filter_stage import filter_stage
+from megatron.neox.corpus.filters.stage import filter_stage
 from megatron.neox.corpus.filters.presets import preset
-from megatron.neox.corpus.protect import Protection, protect_stage
-from megatron.neox.corpus.stage import run_stage
+from megatron.neox.corpus.protection.protect import Protection, protect_stage
+from megatron.neox.corpus.stages.stage import run_stage
 name, folder, output = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
 run_stage({
     "filter": lambda: filter_stage(folder, output, preset("codeparrot")),
