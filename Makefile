@@ -34,7 +34,7 @@ check: .venv/dev
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
 	if [ -x $(BIN)/hadolint ]; then $(BIN)/hadolint Dockerfile; fi
-	$(BIN)/python -m pytest -q $(PARALLEL) tests/unit tests/architecture
+	$(BIN)/python -m pytest -q $(PARALLEL) -m '$(SELECT) and not long' tests/unit tests/architecture
 
 test-gpu: .venv/dev
 	$(BIN)/python -m pytest -q -m gpu tests/gpu
