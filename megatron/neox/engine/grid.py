@@ -258,7 +258,7 @@ def _start_megatron_core(
     parallel_state.initialize_model_parallel(
         tensor_size, pipe_size, order="tp-cp-ep-dp-pp", create_gloo_process_groups=False
     )
-    undo.append(parallel_state.destroy_model_parallel)
+    undo.append(_stop_megatron_core)
     assert place == (
         parallel_state.get_tensor_model_parallel_rank(),
         parallel_state.get_data_parallel_rank(),
@@ -269,6 +269,19 @@ def _start_megatron_core(
         "data": parallel_state.get_data_parallel_group(),
         "pipe": parallel_state.get_pipeline_model_parallel_group(),
     }
+
+
+def _stop_megatron_core() -> None:
+    """Undo `initialize_model_parallel`, and the groups that its own undoing forgets.
+
+    A child forked later that begins anew would drop those, and wait for threads that it does not have.
+    """
+    from megatron.core import parallel_state
+
+    parallel_state.destroy_model_parallel()
+    for name, value in list(vars(parallel_state).items()):
+        if isinstance(value, distributed.ProcessGroup):
+            setattr(parallel_state, name, None)
 
 
 def _replace_current_device(undo: list[Callable[[], object]]) -> None:

@@ -102,3 +102,13 @@ def shim(sequence_parallel: bool) -> tuple[bool, bool]:
 def test_torch_is_patched_only_while_sequence_parallelism_needs_it() -> None:
     assert run_ranks(2, shim, True)[0] == (False, True)
     assert run_ranks(2, shim, False)[0] == (True, True)
+
+
+def world_size() -> int:
+    with ProcessGrid.build(ParallelismConfig()) as grid:
+        return grid.world_size
+
+
+def test_a_grid_leaves_no_group_behind_for_forked_children() -> None:
+    assert world_size() == 1
+    assert run_ranks(2, world_size, timeout_seconds=60) == [2, 2]
