@@ -6,6 +6,7 @@ CPU only, since CUDA does not survive a fork; tests/gpu starts processes of its 
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import multiprocessing
 import os
@@ -57,8 +58,12 @@ def start_ranks(num_ranks: int, job: Callable[..., Any], *arguments: Any) -> tup
         context.Process(target=_rank_main, args=(rank, num_ranks, port, results, job, arguments), daemon=True)
         for rank in range(num_ranks)
     ]
+    # A process group left in garbage here must go here: in a child its end would wait for threads that are not there.
+    gc.collect()
+    gc.freeze()
     for rank in ranks:
         rank.start()
+    gc.unfreeze()
     return ranks, results
 
 
