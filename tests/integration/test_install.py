@@ -28,6 +28,7 @@ def neox(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "train.py",
         "generate.py",
         "evaluate.py",
+        "pickle_dataset.py",
     ):
         shutil.copy(ROOT / name, folder / "source")
     venv.create(folder / "venv")

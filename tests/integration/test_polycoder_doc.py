@@ -65,6 +65,7 @@ def _shortened(command: str, url: str) -> list[str]:
     return words + next((shlex.split(more) for script, more in extra.items() if script in command), [])
 
 
+@pytest.mark.long
 def test_every_command_runs(checkout: tuple[Path, str]) -> None:
     folder, url = checkout
     assert len(COMMANDS) == 13

@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.unit.corpus.test_executors import ROOT, SBATCH, SRUN
 
 from megatron.neox.corpus.stages.shards import SourceFile, new_shard, shard_name
+from tests.unit.corpus.stages.test_executors import ROOT, SBATCH, SRUN
 
 pytestmark = pytest.mark.slow
 

@@ -46,6 +46,7 @@ def test_one_rank_trains_and_logs_every_number(trained: tuple[Path, str]) -> Non
     assert manifest["state"].items() >= {"step": 4, "num_samples": 32}.items()
 
 
+@pytest.mark.long
 def test_four_ranks_train_alike(trained: tuple[Path, str], data: str, tmp_path: Path) -> None:
     keys = {"pipe_parallel_size": 2, "model_parallel_size": 2, "hidden_dropout": 0.0}
     save = str(tmp_path / "run")
