@@ -9,10 +9,11 @@ from pathlib import Path
 
 from httpx2 import HTTPError  # what the hub's client lets through
 from huggingface_hub import HfApi, get_token, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
+from huggingface_hub.errors import HfHubHTTPError
 
 from megatron.neox.config import ModelConfig
-from megatron.neox.errors import InputError, ResourceError, UserError
+from megatron.neox.downloads.hub import told_push_failures
+from megatron.neox.errors import InputError, ResourceError
 from megatron.neox.layouts.huggingface.family import is_tanh_gelu
 
 log = logging.getLogger(__name__)
@@ -104,21 +105,9 @@ def push(folder: Path, repository: str) -> str:
         ResourceError: the hub cannot be reached.
     """
     api = HfApi()
-    kept = f"{folder} is written, and was not pushed to {repository}"
-    try:
+    with told_push_failures(f"{folder} is written, and was not pushed to {repository}"):
         api.create_repo(repository, exist_ok=True)
         api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Upload the model")
-    except LocalTokenNotFoundError:
-        raise UserError(f"{kept}: no token; set HF_TOKEN, or log in: hf auth login") from None
-    except HfHubHTTPError as error:
-        status = error.response.status_code
-        if status in (400, 401, 403, 404):
-            raise UserError(
-                f"{kept}: the hub refuses (HTTP {status}); check the name, and that the token may write there"
-            ) from None
-        raise ResourceError(f"{kept}: the hub answered HTTP {status}; try again later") from None
-    except (HTTPError, OSError, ValueError, RuntimeError) as error:
-        raise ResourceError(f"{kept}: {_first_line(error)}") from None
     return f"{api.endpoint}/{repository}"
 
 

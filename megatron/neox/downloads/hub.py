@@ -1,16 +1,18 @@
-"""One file of a dataset of the Hugging Face hub, by a path such as hf://datasets/bigcode/the-stack/data/c/a.parquet."""
+"""The Hugging Face hub: a file of a dataset by its hf:// path, and what may go wrong where something is pushed."""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 from megatron.neox.downloads.fetch import Fetcher, Patience, Refused, Remote, Report
 from megatron.neox.downloads.lock import alone_in
-from megatron.neox.errors import InputError
+from megatron.neox.errors import InputError, ResourceError, UserError
 
 SCHEME = "hf://"
 _ADDRESS = "https://huggingface.co"
@@ -106,3 +108,33 @@ def _refusal(text: str, page: str, error: Refused, *, has_token: bool) -> str:
         f"{text}: the hub does not give it (HTTP {error.status}); the dataset is gated or private\n"
         f"  accept its terms at {page} with your account; then {remedy}"
     )
+
+
+@contextmanager
+def told_push_failures(kept: str) -> Iterator[None]:
+    """What may go wrong while something is uploaded, by one message.
+
+    Args:
+        kept: what is not lost by it, the beginning of the message.
+
+    Raises:
+        UserError: there is no token, or it does not allow this.
+        ResourceError: the hub cannot be reached.
+    """
+    from httpx2 import HTTPError  # what the hub's client lets through
+    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
+
+    try:
+        yield
+    except LocalTokenNotFoundError:
+        raise UserError(f"{kept}: no token; set HF_TOKEN, or log in: hf auth login") from None
+    except HfHubHTTPError as error:
+        status = error.response.status_code
+        if status in (400, 401, 403, 404):
+            raise UserError(
+                f"{kept}: the hub refuses (HTTP {status}); check the name, and that the token may write there"
+            ) from None
+        raise ResourceError(f"{kept}: the hub answered HTTP {status}; try again later") from None
+    except (HTTPError, OSError, ValueError, RuntimeError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ResourceError(f"{kept}: {reason}") from None

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sysconfig
+from collections import Counter
 from itertools import islice
 from pathlib import Path
 
@@ -119,8 +120,8 @@ def test_the_decision_on_files_of_the_standard_library() -> None:
         text = path.read_text("utf-8", errors="replace")
         decisions.append(has_tokens(text, "python", 100))
         assert decisions[-1] == plain(text, "python", 100), path
-    assert True in decisions
-    assert False in decisions
+    # Files on both sides of the limit, or the comparison above would show nothing.
+    assert min(Counter(decisions)[True], Counter(decisions)[False]) >= 5
 
 
 @pytest.mark.timeout(20)
