@@ -15,6 +15,8 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+import torch._dynamo  # noqa: F401  optimizers want it at their first step: here it comes once for all ranks
+
 from megatron.neox.launch.plan import free_port
 
 

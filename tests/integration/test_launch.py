@@ -39,7 +39,12 @@ def run(config):
                 f"micro {{config.training.train_micro_batch_size_per_gpu}}, "
                 f"batch {{config.training.train_batch_size}}")
         os.write(1, line.encode() + b"\\n")  # at once, so that the ranks' lines stay whole
-    if what == "all meet a mistake" or (what == "one meets a mistake" and rank == "1"):
+    if what == "one meets a mistake" and rank == "1":
+        other = Path("rank_0.pid")
+        while not (other.is_file() and other.read_text()):
+            time.sleep(0.05)
+        raise InputError("there is no such thing")
+    if what == "all meet a mistake":
         raise InputError("there is no such thing")
     if what == "bug" and rank == "0":
         raise RuntimeError("our bug")
@@ -139,11 +144,11 @@ def test_a_mistake_of_one_rank_ends_the_others(
     tmp_path: Path, launch: Callable[..., subprocess.Popen[str]]
 ) -> None:
     process = launch("one meets a mistake")
-    ranks = _ranks(tmp_path, process)
     _, err = process.communicate(timeout=_TIMEOUT_SECONDS)
     assert process.returncode == 2
     assert err == "InputError\nthere is no such thing\n"
-    assert _all_gone([pid for pid, _ in ranks], 1)
+    pids = [int((tmp_path / f"rank_{rank}.pid").read_text().split()[0]) for rank in (0, 1)]
+    assert _all_gone(pids, 1)
 
 
 def test_a_bug_keeps_its_traceback_and_exits_1(launch: Callable[..., subprocess.Popen[str]]) -> None:

@@ -31,6 +31,7 @@ from megatron.neox.engine.plain import LossModel
 from megatron.neox.engine.schedules import build_schedule
 from megatron.neox.engine.seeds import seed_layer, seed_step
 from megatron.neox.models.plan import LayerPlan, plain_model
+from megatron.neox.nn.core import lean_imports
 from megatron.neox.nn.loss import cross_entropy
 from megatron.neox.nn.parallel import shard_layout
 from megatron.neox.plugins import models
@@ -178,8 +179,9 @@ class TrainingEngine(ABC):
     def _start_deepspeed(self) -> Any:
         optimizer = build_optimizer(self.config.optimizer, self.module.parameters())
         topology = self.grid.deepspeed_topology()
-        import deepspeed
-        from deepspeed.runtime.pipe.topology import PipelineParallelGrid
+        with lean_imports():  # of Muon, which ZeRO looks at whatever the optimizer
+            import deepspeed.runtime.zero.muon.muon_optimizer
+            from deepspeed.runtime.pipe.topology import PipelineParallelGrid
 
         # A PipelineModule brings its own grid; the plain engine learns of the tensor axis from this one.
         mpu = None

@@ -253,7 +253,7 @@ def _start_distributed(device: torch.device, world_size: int, undo: list[Callabl
 def _start_megatron_core(
     tensor_size: int, pipe_size: int, place: tuple[int, int, int], undo: list[Callable[[], object]]
 ) -> dict[str, Any]:
-    from megatron.core import parallel_state
+    from megatron.neox.nn.core import parallel_state
 
     parallel_state.initialize_model_parallel(
         tensor_size, pipe_size, order="tp-cp-ep-dp-pp", create_gloo_process_groups=False
@@ -276,7 +276,7 @@ def _stop_megatron_core() -> None:
 
     A child forked later that begins anew would drop those, and wait for threads that it does not have.
     """
-    from megatron.core import parallel_state
+    from megatron.neox.nn.core import parallel_state
 
     parallel_state.destroy_model_parallel()
     for name, value in list(vars(parallel_state).items()):

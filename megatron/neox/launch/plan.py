@@ -29,11 +29,8 @@ class Plan:
     notes: list[str] = field(default_factory=list)
 
 
-def make_plan(config: Config, script: Path, arguments: list[str], *, is_inference: bool = False) -> Plan:
+def make_plan(config: Config, script: Path, arguments: list[str]) -> Plan:
     """Plan the ranks of `script arguments`.
-
-    Args:
-        is_inference: one rank needs no launcher of DeepSpeed's then, and starts seconds sooner.
 
     Raises:
         UserError: sizes that the machine or the process grid cannot have.
@@ -47,7 +44,7 @@ def make_plan(config: Config, script: Path, arguments: list[str], *, is_inferenc
     if hostfile is not None:
         return _several_nodes(config, script, arguments, hostfile, notes)
     num_ranks = local_ranks(config, num_gpus, notes)
-    if is_inference and num_ranks == 1:
+    if num_ranks == 1:
         return _alone(config, script, arguments, device, notes)
     command = [
         *_runner(), "--hostfile", os.devnull, *_devices(config.launch, num_gpus, num_ranks),
@@ -80,11 +77,10 @@ def _environment(device: str, ranks_on_node: int | None) -> dict[str, str | None
 
 
 def _alone(config: Config, script: Path, arguments: list[str], device: str, notes: list[str]) -> Plan:
-    """One rank, a child of this process."""
+    """One rank, a child of this process: DeepSpeed's launcher would import torch twice before it starts."""
     environment = _environment(device, 1)
-    visible = _devices(config.launch, count_gpus(), 1)
-    if device == "cuda" and visible[0] == "--include":
-        environment["CUDA_VISIBLE_DEVICES"] = visible[1].partition(":")[2]
+    if device == "cuda" and (chosen := device_of_one(config.launch, count_gpus())) is not None:
+        environment["CUDA_VISIBLE_DEVICES"] = str(chosen)
     environment |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
     environment["MASTER_PORT"] = str(_meeting_port(config.launch, notes))
     return Plan(1, device, True, [sys.executable, "-u", str(script), *arguments], environment, notes)
@@ -208,6 +204,16 @@ def _devices(launch: LaunchConfig, num_gpus: int, num_ranks: int) -> list[str]:
             raise UserError(f"CUDA_VISIBLE_DEVICES={visible}: DeepSpeed's launcher takes device numbers only")
         return ["--include", f"localhost:{','.join(names)}"]
     return ["--num_gpus", str(num_ranks)]
+
+
+def device_of_one(launch: LaunchConfig, num_gpus: int) -> int | None:
+    """The device of a rank that is alone; None where nothing but the number of ranks says which."""
+    option, text = _devices(launch, num_gpus, 1)
+    if option == "--num_gpus":
+        return None
+    named = _slots(text)
+    left = [slot for slot in range(num_gpus) if slot not in named] if option == "--exclude" else named
+    return left[0] if left else None
 
 
 def _meeting_port(launch: LaunchConfig, notes: list[str]) -> int:

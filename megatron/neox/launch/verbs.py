@@ -81,9 +81,7 @@ def _start(asked: Start) -> int:
         keys["pipe_parallel_size"] = 1
     config = Config.from_flat(keys)
     with _placing(loaded):
-        plan = make_plan(
-            config, script, [CONFIG_ARGUMENT, encode(keys)], is_inference=script.name in INFERENCE
-        )
+        plan = make_plan(config, script, [CONFIG_ARGUMENT, encode(keys)])
         if script.name == "train.py" and plan.num_ranks is not None:
             resolve(config, data_size=plan.num_ranks // config.parallelism.num_model_ranks)
     for note in plan.notes:

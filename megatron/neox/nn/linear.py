@@ -9,7 +9,6 @@ so that a pair of them communicates once forward (after the row layer) and once 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -17,17 +16,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-with warnings.catch_warnings():
-    # Its import tells of accelerators that are not installed and of old torch names; neither concerns a user.
-    warnings.simplefilter("ignore")
-    from megatron.core import ModelParallelConfig
-    from megatron.core.tensor_parallel import ColumnParallelLinear, RowParallelLinear, VocabParallelEmbedding
-    from megatron.core.tensor_parallel.layers import linear_with_grad_accumulation_and_async_allreduce
-    from megatron.core.tensor_parallel.mappings import (
-        reduce_from_tensor_model_parallel_region,
-        reduce_scatter_to_sequence_parallel_region,
-    )
-
+from megatron.neox.nn.core import (
+    ColumnParallelLinear,
+    ModelParallelConfig,
+    RowParallelLinear,
+    VocabParallelEmbedding,
+    linear_with_grad_accumulation_and_async_allreduce,
+    reduce_from_tensor_model_parallel_region,
+    reduce_scatter_to_sequence_parallel_region,
+)
 from megatron.neox.nn.parallel import ShardLayout, TensorParallel
 
 __all__ = [

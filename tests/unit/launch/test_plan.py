@@ -10,7 +10,7 @@ import pytest
 
 from megatron.neox.config import Config
 from megatron.neox.errors import ConfigError, InputError, UserError
-from megatron.neox.launch.plan import local_ranks, make_plan
+from megatron.neox.launch.plan import device_of_one, local_ranks, make_plan
 
 _MODEL = {
     "num_layers": 2, "hidden_size": 32, "num_attention_heads": 4, "seq_length": 32, "max_position_embeddings": 32,
@@ -59,17 +59,36 @@ def test_a_busy_port_is_replaced() -> None:
         busy.bind(("", 0))
         busy.listen()
         port = busy.getsockname()[1]
-        plan = make_plan(_config(master_port=port), Path("/x/train.py"), ["--y"])
+        plan = make_plan(_config(master_port=port, num_gpus=2), Path("/x/train.py"), ["--y"])
     chosen = plan.command[plan.command.index("--master_port") + 1]
     assert chosen != str(port)
     assert plan.notes == [f"port {port} (master_port) is taken; using {chosen}"]
     assert plan.command[-2:] == ["/x/train.py", "--y"]
 
 
-def test_one_rank_that_reads_a_checkpoint_needs_no_launcher() -> None:
-    plan = make_plan(_config(), Path("/x/generate.py"), [], is_inference=True)
-    assert plan.command[1:] == ["-u", "/x/generate.py"]
+def test_one_rank_needs_no_launcher() -> None:
+    plan = make_plan(_config(), Path("/x/train.py"), [])
+    assert plan.command[1:] == ["-u", "/x/train.py"]
     assert plan.environment["WORLD_SIZE"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("keys", "device"),
+    [
+        ({}, None),
+        ({"include": "localhost:5"}, 5),
+        ({"include": "localhost"}, None),
+        ({"exclude": "localhost:0,1,2"}, 3),
+    ],
+)
+def test_one_rank_runs_on_the_device_that_is_left_to_it(
+    keys: dict[str, Any], device: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert device_of_one(_config(**keys).launch, 4) == device
+    if not keys:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+        assert device_of_one(_config().launch, 4) == 2
 
 
 def test_a_hostfile_of_two_machines(tmp_path: Path) -> None:
