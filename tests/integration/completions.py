@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tests.integration.loopback import QuietHandler, serving_here
 
 
 @dataclass
@@ -69,10 +69,8 @@ class Completions:
         }
 
 
-def _handler(served: Completions) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+def _handler(served: Completions) -> type[QuietHandler]:
+    class Handler(QuietHandler):
         def do_POST(self) -> None:
             asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             served.keys.add(self.headers.get("Authorization", ""))
@@ -107,9 +105,6 @@ def _handler(served: Completions) -> type[BaseHTTPRequestHandler]:
             self.wfile.write(body[: len(body) // 2] if is_cut else body)
             self.close_connection = self.close_connection or is_cut
 
-        def log_message(self, format: str, *args: Any) -> None:
-            """Keep quiet."""
-
     return Handler
 
 
@@ -120,11 +115,6 @@ def _error(message: str) -> bytes:
 @contextmanager
 def serve(served: Completions) -> Iterator[Completions]:
     """Run the server while the block runs; `url` is set."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(served))
-    served.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
+    with serving_here(_handler(served)) as address:
+        served.url = f"{address}/v1"
         yield served
-    finally:
-        server.shutdown()
-        server.server_close()

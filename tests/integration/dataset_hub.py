@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote
+
+from tests.integration.loopback import QuietHandler, serving_here
 
 _COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -19,9 +19,7 @@ _COMMIT = "0123456789abcdef0123456789abcdef01234567"
 def serve_dataset(name: str, folder: Path, seen: list[str]) -> Iterator[str]:
     """Offer `folder` as the dataset `name` while the block runs; `seen` gets the files whose bytes were asked for."""
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+    class Handler(QuietHandler):
         def do_HEAD(self) -> None:
             self.do_GET()
 
@@ -35,17 +33,17 @@ def serve_dataset(name: str, folder: Path, seen: list[str]) -> Iterator[str]:
                 files = [
                     {"rfilename": str(file.relative_to(folder))} for file in sorted(folder.rglob("*.parquet"))
                 ]
-                return self._json(
+                return self.send_json(
                     {"id": name, "sha": _COMMIT, "private": False, "tags": [], "siblings": files}
                 )
             if path.startswith(f"/datasets/{name}/resolve/"):
                 return self._file(path.partition("/resolve/")[2].partition("/")[2])
-            return self._json({"error": "Repository not found"}, 404, {"X-Error-Code": "RepoNotFound"})
+            return self.send_json({"error": "Repository not found"}, 404, {"X-Error-Code": "RepoNotFound"})
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
             asked = json.loads(body)["paths"] if body.startswith("{") else parse_qs(body).get("paths", [])
-            self._json([self._entry(folder / path) for path in asked if (folder / path).exists()])
+            self.send_json([self._entry(folder / path) for path in asked if (folder / path).exists()])
 
         def _entry(self, path: Path) -> dict[str, Any]:
             kind = "directory" if path.is_dir() else "file"
@@ -59,13 +57,13 @@ def serve_dataset(name: str, folder: Path, seen: list[str]) -> Iterator[str]:
         def _tree(self, below: str, is_deep: bool) -> None:
             base = folder / below
             if not base.is_dir():
-                return self._json({"error": "not found"}, 404, {"X-Error-Code": "EntryNotFound"})
+                return self.send_json({"error": "not found"}, 404, {"X-Error-Code": "EntryNotFound"})
             found = sorted(base.rglob("*") if is_deep else base.iterdir())
-            return self._json([self._entry(path) for path in found])
+            return self.send_json([self._entry(path) for path in found])
 
         def _file(self, file: str) -> None:
             if not (folder / file).is_file():
-                return self._json({"error": "not found"}, 404, {"X-Error-Code": "EntryNotFound"})
+                return self.send_json({"error": "not found"}, 404, {"X-Error-Code": "EntryNotFound"})
             content, status = (folder / file).read_bytes(), 200
             headers = {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Repo-Commit": _COMMIT}
             if asked := self.headers.get("Range"):
@@ -75,26 +73,7 @@ def serve_dataset(name: str, folder: Path, seen: list[str]) -> Iterator[str]:
                 content, status = content[int(first) : stop], 206
             if self.command == "GET":
                 seen.append(file)
-            return self._send(content, status, headers)
+            return self.send(status, content, headers)
 
-        def _json(self, content: Any, status: int = 200, headers: dict[str, str] | None = None) -> None:
-            self._send(json.dumps(content).encode(), status, headers or {})
-
-        def _send(self, content: bytes, status: int, headers: dict[str, str]) -> None:
-            self.send_response(status)
-            for key, value in {**headers, "Content-Length": str(len(content))}.items():
-                self.send_header(key, value)
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(content)
-
-        def log_message(self, format: str, *args: Any) -> None:
-            """Keep quiet."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
+    with serving_here(Handler) as address:
+        yield address

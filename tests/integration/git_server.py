@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import subprocess
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+
+from tests.integration.loopback import QuietHandler, serving_here
 
 _ENVIRONMENT = {
     "PATH": os.environ["PATH"], "HOME": "/nonexistent", "GIT_CONFIG_NOSYSTEM": "1", "LC_ALL": "C",
@@ -92,11 +91,8 @@ class GitServer:
     url: str = ""
 
 
-def _handler(server: GitServer) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
-
+def _handler(server: GitServer) -> type[QuietHandler]:
+    class Handler(QuietHandler):
         def do_GET(self) -> None:
             self._serve(b"")
 
@@ -116,10 +112,10 @@ def _handler(server: GitServer) -> type[BaseHTTPRequestHandler]:
                 return
             if isinstance(fault, str):
                 rest = path.strip("/").removeprefix(name)
-                self._send(301, b"", {"Location": f"{fault}{rest}?{query}"})
+                self.send(301, b"", {"Location": f"{fault}{rest}?{query}"})
             elif fault is not None:
                 headers = {"WWW-Authenticate": 'Basic realm="GitHub"'} if fault == 401 else {}
-                self._send(fault, b"", headers)
+                self.send(fault, b"", headers)
             else:
                 self._backend(path, query, body)
 
@@ -138,38 +134,14 @@ def _handler(server: GitServer) -> type[BaseHTTPRequestHandler]:
             head, _, content = done.stdout.partition(b"\r\n\r\n")
             headers = dict(line.split(": ", 1) for line in head.decode().split("\r\n") if line)
             status = int(headers.pop("Status", "200").split()[0])
-            self._send(status, content, headers)
-
-        def _send(self, status: int, body: bytes, headers: dict[str, str]) -> None:
-            self.send_response(status)
-            for header in {"Content-Length": str(len(body)), **headers}.items():
-                self.send_header(*header)
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: Any) -> None:
-            pass
+            self.send(status, content, headers)
 
     return Handler
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, *_: Any) -> None:
-        """A git that was killed breaks its pipe; that is not this server's failure."""
 
 
 @contextmanager
 def serving_git(made: GitServer) -> Iterator[GitServer]:
     """Serve `made` on the loopback while the block runs."""
-    server = _Server(("127.0.0.1", 0), _handler(made))
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    made.url = f"http://127.0.0.1:{server.server_port}"
-    try:
+    with serving_here(_handler(made)) as address:
+        made.url = address
         yield made
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

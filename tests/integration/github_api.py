@@ -12,14 +12,14 @@ import email.utils
 import json
 import random
 import re
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests.integration.loopback import QuietHandler, serving_here
 
 TOKEN = "ghp_ThisIsNotARealToken0123456789abcdef"
 _BAD_GATEWAY = b"<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n</html>\r\n"
@@ -134,11 +134,8 @@ _FAULTS = (
 )  # fmt: skip
 
 
-def _handler(api: Api) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
-
+def _handler(api: Api) -> type[QuietHandler]:
+    class Handler(QuietHandler):
         def do_POST(self) -> None:
             asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["variables"]
             search, first, after = asked["search"], asked["first"], asked["after"]
@@ -212,9 +209,6 @@ def _handler(api: Api) -> type[BaseHTTPRequestHandler]:
             time.sleep(2)
             self.close_connection = True
 
-        def log_message(self, *_: Any) -> None:
-            pass
-
     return Handler
 
 
@@ -272,23 +266,9 @@ _BROKEN: dict[str, Any] = {
 }
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, *_: Any) -> None:
-        """A client that was killed breaks its pipe; that is not this server's failure."""
-
-
 @contextmanager
 def answering(api: Api) -> Iterator[Api]:
     """Serve `api` on the loopback while the block runs."""
-    server = _Server(("127.0.0.1", 0), _handler(api))
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    api.url = f"http://127.0.0.1:{server.server_port}/graphql"
-    try:
+    with serving_here(_handler(api)) as address:
+        api.url = f"{address}/graphql"
         yield api
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

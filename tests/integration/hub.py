@@ -5,13 +5,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+
+from tests.integration.loopback import QuietHandler, serving_here
 
 _COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -37,9 +36,7 @@ class Hub:
 def serve(hub: Hub) -> Iterator[Hub]:
     """Run the server while the block runs; `address` is set."""
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+    class Handler(QuietHandler):
         def do_GET(self) -> None:
             self._file() if "/resolve/" in self.path else self._info()
 
@@ -49,17 +46,17 @@ def serve(hub: Hub) -> Iterator[Hub]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             if self.path == "/api/validate-yaml":
-                return self._json({"errors": [], "warnings": []})
+                return self.send_json({"errors": [], "warnings": []})
             if self.headers.get("Authorization") != f"Bearer {hub.token}":
-                return self._json({"error": "Invalid username or password."}, 401)
+                return self.send_json({"error": "Invalid username or password."}, 401)
             if self.path == "/api/repos/create":
                 request = json.loads(body)
                 hub.created.append("/".join(filter(None, (request.get("organization"), request["name"]))))
-                return self._json({"url": f"{hub.address}/{hub.created[-1]}"})
+                return self.send_json({"url": f"{hub.address}/{hub.created[-1]}"})
             if "/preupload/" in self.path:
                 asked = json.loads(body)["files"]
                 regular = [{"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in asked]
-                return self._json({"files": regular})
+                return self.send_json({"files": regular})
             assert "/commit/" in self.path, self.path
             for line in body.splitlines():
                 entry = json.loads(line)
@@ -67,7 +64,7 @@ def serve(hub: Hub) -> Iterator[Hub]:
                     value = entry["value"]
                     hub.pushed[value["path"]] = base64.b64decode(value["content"])
             address = f"{hub.address}/me/polycoder/commit/{_COMMIT}"
-            return self._json({"success": True, "commitOid": _COMMIT, "commitUrl": address})
+            return self.send_json({"success": True, "commitOid": _COMMIT, "commitUrl": address})
 
         def _folder(self, path: str) -> Path | None:
             return next((f for name, f in hub.models.items() if path.startswith(f"{name}/")), None)
@@ -76,15 +73,17 @@ def serve(hub: Hub) -> Iterator[Hub]:
             path = self.path.partition("?")[0].removeprefix("/api/models/")
             folder = self._folder(f"{path}/")
             if folder is None:
-                return self._json({"error": "Repository not found"}, 404, {"X-Error-Code": "RepoNotFound"})
+                return self.send_json(
+                    {"error": "Repository not found"}, 404, {"X-Error-Code": "RepoNotFound"}
+                )
             files = sorted(file for file in folder.rglob("*") if file.is_file())
             if "/tree/" in path:
-                return self._json(
+                return self.send_json(
                     [{"type": "file", "path": str(f.relative_to(folder)), "oid": "0", "size": f.stat().st_size}
                      for f in files]
                 )  # fmt: skip
             siblings = [{"rfilename": str(f.relative_to(folder))} for f in files]
-            return self._json(
+            return self.send_json(
                 {"id": path, "sha": _COMMIT, "siblings": siblings, "tags": [], "private": False}
             )
 
@@ -95,27 +94,7 @@ def serve(hub: Hub) -> Iterator[Hub]:
             headers = {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Repo-Commit": _COMMIT}
             if self.command == "GET":
                 hub.fetched.append(name)
-            self._send(content, 200, headers)
+            self.send(200, content, headers)
 
-        def _json(self, content: Any, status: int = 200, headers: dict[str, str] | None = None) -> None:
-            self._send(json.dumps(content).encode(), status, headers or {})
-
-        def _send(self, content: bytes, status: int, headers: dict[str, str]) -> None:
-            self.send_response(status)
-            for key, value in {**headers, "Content-Length": str(len(content))}.items():
-                self.send_header(key, value)
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(content)
-
-        def log_message(self, format: str, *args: Any) -> None:
-            """Keep quiet."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    hub.address = f"http://127.0.0.1:{server.server_address[1]}"
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
+    with serving_here(Handler) as hub.address:
         yield hub
-    finally:
-        server.shutdown()
-        server.server_close()

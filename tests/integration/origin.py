@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests.integration.loopback import QuietHandler, serving_here
 
 RECORD = "/api/records/6363556"
 
@@ -61,10 +61,8 @@ class Origin:
         return [seen.range for seen in self.seen if seen.path != RECORD]
 
 
-def _handler(origin: Origin) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+def _handler(origin: Origin) -> type[QuietHandler]:
+    class Handler(QuietHandler):
         def do_GET(self) -> None:
             content = origin.files.get(self.path)
             fault = None
@@ -114,29 +112,12 @@ def _handler(origin: Origin) -> type[BaseHTTPRequestHandler]:
             if end < len(body):
                 self.close_connection = True
 
-        def log_message(self, *_: Any) -> None:
-            pass
-
     return Handler
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, *_: Any) -> None:
-        """A client that was killed breaks its pipe; that is not this server's failure."""
 
 
 @contextmanager
 def serving(origin: Origin) -> Iterator[Origin]:
     """Serve `origin` on the loopback while the block runs."""
-    server = _Server(("127.0.0.1", 0), _handler(origin))
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    origin.url = f"http://127.0.0.1:{server.server_port}"
-    try:
+    with serving_here(_handler(origin)) as address:
+        origin.url = address
         yield origin
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

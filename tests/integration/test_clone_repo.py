@@ -206,7 +206,7 @@ def test_the_very_commits_again(root: Path, tmp_path: Path) -> None:
         assert clone(tmp_path / "one", named(server, "ann/grows"))[0].repository.commit == first
         second = make_repository(path, {"a.c": b"2"}, "second")
         assert second != first
-        manifest = tmp_path / "one" / "clones.jsonl"
+        manifest = tmp_path / "one"  # its .jsonl files
         again = tmp_path / "again"
         process = command("--from-manifest", manifest, "--output", again, "--allow-protocol", "http")
         assert process.communicate(timeout=60)[0].splitlines()[1] == "1 ok"
@@ -355,6 +355,13 @@ def test_misuse(tmp_path: Path) -> None:
     assert told == (
         "InputError\nhttp://github.com/a/b: protocol http is not allowed; --allow-protocol http would allow it\n"
     )
+    for arguments, message in {
+        ("--input", tmp_path, "--language", "C"): "--language is for a file of addresses",
+        ("--from-manifest", tmp_path): "holds no .jsonl file; give a clones.jsonl",
+    }.items():
+        process = command(*arguments, "--output", tmp_path / "out")
+        told = process.communicate(timeout=60)[1]
+        assert (process.returncode, message in told) == (2, True), told
     assert not (tmp_path / "out").exists()
 
 

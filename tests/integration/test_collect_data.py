@@ -54,14 +54,14 @@ def mine(root: Path) -> Iterator[tuple[Api, GitServer]]:
             yield api, server
 
 
-def collect(api: Api, folder: Path) -> subprocess.Popen[str]:
+def collect(api: Api, folder: Path, **more: str) -> subprocess.Popen[str]:
     kept = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
     told = {
         "GITHUB_TOKEN": TOKEN, "API_URL": api.url, "ALLOW_PROTOCOL": "http", "LANGUAGES": "C,Go", "BATCH": "4",
         "CLONE_WORKERS": "2", "WORKERS": "1",
     }  # fmt: skip
     return subprocess.Popen(
-        [str(SCRIPT), str(folder)], env=kept | told, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        [str(SCRIPT), str(folder)], env=kept | told | more, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         start_new_session=True,
     )  # fmt: skip
 
@@ -92,6 +92,14 @@ def test_from_a_search_to_shards(tmp_path: Path) -> None:
         assert process.communicate(timeout=120)[0].count("finished already") == 1
         assert process.returncode == 0
         assert sum(server.asked.values()) == asked
+        make_repository(tmp_path / "served" / "org0" / "p0", {"src/a.c": source(99, "C")}, "later")
+        questions = len(api.asked)
+        process = collect(
+            api, tmp_path / "Again", COMMITS=str(tmp_path / "Data" / "Commits"), GITHUB_TOKEN=""
+        )
+        said = process.communicate(timeout=120)[0]
+        assert (process.returncode, len(api.asked)) == (0, questions), said
+    assert contents(tmp_path / "Again") == contents(tmp_path / "Data")
     assert sorted(path.name for path in (tmp_path / "Data").iterdir()) == [
         "Clones", "Code", "Commits", "Extracted", "Shards", "TopLists",
     ]  # fmt: skip
@@ -142,3 +150,7 @@ def test_help_and_misuse() -> None:
     assert "GITHUB_TOKEN=... tools/collect/collect_data.sh [FOLDER]" in told
     assert subprocess.run([SCRIPT, "--fast"], capture_output=True, check=False).returncode == 2
     assert subprocess.run([SCRIPT, "a", "b"], capture_output=True, check=False).returncode == 2
+    environment = {**os.environ, "COMMITS": "/nonexistent"}
+    refused = subprocess.run([SCRIPT], env=environment, capture_output=True, text=True, check=False)
+    assert refused.returncode == 2
+    assert "COMMITS=/nonexistent holds no .jsonl file" in refused.stderr

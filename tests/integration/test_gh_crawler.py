@@ -36,8 +36,8 @@ def command(api: Api, output: Path, *arguments: str, **environment: str) -> subp
     variables.pop("GH_TOKEN", None)
     return subprocess.Popen(
         [sys.executable, str(ROOT / "tools" / "collect" / "gh_crawler.py"), "--api-url", api.url,
-         "--output", str(output), "--retry-wait", "0.001", "--throttle-wait", "0.001", "--created-until", UNTIL,
-         *arguments],
+         "--output", str(output), "--retry-wait", "0.001", "--throttle-wait", "0.001",
+         *([] if "--from-manifest" in arguments else ["--created-until", UNTIL]), *arguments],
         env=variables | {"GITHUB_TOKEN": TOKEN} | environment,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
@@ -317,6 +317,20 @@ def test_the_token_travels_encrypted_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not shown here") as caught:
         crawl(CrawlSettings(), tmp_path / "out", f"{TOKEN}\nX-Other: 1", patience=PATIENT)
     assert TOKEN not in str(caught.value)
+
+
+def test_no_language_and_times_that_are_none(tmp_path: Path) -> None:
+    with answering(Api(FEW)) as api:
+        for arguments, message in {
+            ("--languages", ","): "--languages names none; give some, such as C,Rust",
+            ("--pushed-since", "2020-13-01"): "2020-13-01 is no date such as 2020-01-31",
+            ("--from-manifest", "m.jsonl", "--limit", "5"): "lists as they were; leave out --limit",
+            ("--created-until", "now"): "now is no time such as 2020-01-31 or",
+        }.items():
+            process = command(api, tmp_path / "out", *arguments)
+            told = process.communicate(timeout=60)[1]
+            assert (process.returncode, message in told) == (2, True), told
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_unreachable_server(tmp_path: Path) -> None:

@@ -22,7 +22,8 @@ from megatron.neox.corpus.clone.many import RECORD, CloneSettings, clone_each, o
 from megatron.neox.corpus.clone.one import CloneLimits
 from megatron.neox.corpus.clone.outcomes import CLONED, OUTCOMES, PASSING
 from megatron.neox.corpus.repositories import Repository, read_folder, read_list, read_manifest
-from megatron.neox.downloads.options import run_fetching
+from megatron.neox.downloads.options import add_retry_options, run_fetching
+from megatron.neox.errors import InputError
 
 EXAMPLES = """examples:
   tools/collect/clone_repo.py --input TopLists --output Repositories
@@ -43,8 +44,8 @@ def _parser() -> argparse.ArgumentParser:
         "each; the newest commit of each is cloned (default: %(default)s)",
     )  # fmt: skip
     source.add_argument(
-        "--from-manifest", type=Path, action="append", metavar="FILE",
-        help=f"a {RECORD} or manifest.jsonl, whose very commits are cloned again; repeatable",
+        "--from-manifest", type=Path, action="append", metavar="PATH",
+        help=f"a {RECORD} or manifest.jsonl, or a folder of such, whose very commits are cloned again; repeatable",
     )  # fmt: skip
     add = parser.add_argument
     add("--output", type=Path, default=Path("Repositories"), metavar="DIR", help="default: %(default)s")
@@ -68,11 +69,9 @@ def _parser() -> argparse.ArgumentParser:
         "--again", default=",".join(sorted(PASSING)), metavar="A,B",
         help=f"outcomes of an earlier run to try once more, of {', '.join(OUTCOMES)} (default: %(default)s)",
     )  # fmt: skip
-    add("--retries", type=int, default=limits.num_retries, metavar="N", help="default: %(default)s")
-    add(
-        "--retry-wait", type=float, default=limits.wait_seconds, metavar="SECONDS",
-        help="before the first retry; twice as long before each further one (default: %(default)s)",
-    )  # fmt: skip
+    add_retry_options(
+        parser, limits.num_retries, limits.wait_seconds, "times to try a repository again after what may pass"
+    )
     return parser
 
 
@@ -103,27 +102,35 @@ def main(arguments: Sequence[str]) -> None:
         num_new += 1
         entry, told = clone.repository, f": {clone.message}" if clone.message else ""
         print(f"{entry.language}/{entry.name} {clone.outcome}{told}", file=sys.stderr, flush=True)
-    rows = outcomes(options.output / RECORD)
-    ends = Counter(rows[key]["outcome"] for entry in listed if (key := (entry.language, entry.name)) in rows)
-    print(f"{options.output}: {len(listed):,} repositories, {num_new:,} of them now")
+    _sum_up(options.output, listed, num_new)
+
+
+def _sum_up(output: Path, listed: Sequence[Repository], num_new: int) -> None:
+    """Say how many came to which end, in this run and in those before."""
+    known = outcomes(output / RECORD)
+    rows = [known[key] for entry in listed if (key := (entry.language, entry.name)) in known]
+    ends = Counter(row["outcome"] for row in rows)
+    print(f"{output}: {len(listed):,} repositories, {num_new:,} of them now")
     print(", ".join(f"{ends[word]:,} {word}" for word in OUTCOMES if ends[word]) or "none")
-    sizes = [
-        rows[entry.language, entry.name]["num_bytes"]
-        for entry in listed
-        if rows.get((entry.language, entry.name), {}).get("outcome") in CLONED
-    ]
-    print(f"{sum(sizes) / 1e6:,.1f} MB of files")
+    size = sum(row["num_bytes"] for row in rows if row["outcome"] in CLONED)
+    print(f"{size / 1e6:,.1f} MB of files")
 
 
 def _repositories(options: argparse.Namespace) -> list[Repository]:
     """What is to be cloned; by --from-manifest each with its commit, else without."""
+    path = options.input
+    if options.language and (options.from_manifest or path.is_dir() or path.suffix == ".jsonl"):
+        raise InputError(
+            "--language is for a file of addresses; what is given says the language of each repository itself "
+            f"(of one alone: --input TopLists/{options.language}-top-repos.txt)"
+        )
     if options.from_manifest:
-        rows = [entry for path in options.from_manifest for entry in read_manifest(path)]
+        paths = [file for manifest in options.from_manifest for file in _manifests(manifest)]
+        rows = [entry for file in paths for entry in read_manifest(file)]
         found = [entry for entry in rows if entry.commit is not None]
         if len(found) < len(rows):
             print(f"{len(rows) - len(found)} without a commit are left out", file=sys.stderr)
     else:
-        path = options.input
         if path.is_dir():
             rows = read_folder(path)
         elif path.suffix == ".jsonl":
@@ -133,6 +140,17 @@ def _repositories(options: argparse.Namespace) -> list[Repository]:
         found = [replace(entry, commit=None) for entry in rows]
     end = None if options.count is None else options.first + options.count
     return list(itertools.islice(found, options.first, end))
+
+
+def _manifests(path: Path) -> list[Path]:
+    """A manifest, or those in a folder by name, such as Commits/ of collect_data.sh."""
+    if not path.is_dir():
+        return [path]
+    if not (found := sorted(path.glob("*.jsonl"))):
+        raise InputError(
+            f"{path} holds no .jsonl file; give a {RECORD} or the folder Commits of collect_data.sh"
+        )
+    return found
 
 
 if __name__ == "__main__":

@@ -4,6 +4,10 @@
 #
 #   GITHUB_TOKEN=... tools/collect/collect_data.sh [FOLDER]
 #
+# The very commits of an earlier run, without a crawl and without a token:
+#
+#   COMMITS=Data/Commits tools/collect/collect_data.sh Again
+#
 # FOLDER (default: Data) gets
 #   TopLists/    LANGUAGE-top-repos.txt, manifest.jsonl, crawl.json          gh_crawler.py
 #   Commits/     what became of each repository, and the commit of it        clone_repo.py
@@ -30,19 +34,15 @@ folder=${1:-Data}
 batch=${BATCH:-1000}
 workers=(${WORKERS:+--workers "$WORKERS"})
 
-"$here/gh_crawler.py" --output "$folder/TopLists" \
-    ${LANGUAGES:+--languages "$LANGUAGES"} ${MIN_STARS:+--min-stars "$MIN_STARS"} ${LIMIT:+--limit "$LIMIT"} \
-    ${PUSHED_SINCE:+--pushed-since "$PUSHED_SINCE"} ${API_URL:+--api-url "$API_URL"}
-
-mkdir -p "$folder/.clones" "$folder/Commits" "$folder/Extracted" "$folder/.shards"
-total=$(cat "$folder"/TopLists/*-top-repos.txt | wc -l)
-for ((first = 0; first < total; first += batch)); do
-    name=$(printf '%07d-%d' "$first" "$batch")
-    clones=$folder/.clones/$name extracted=$folder/Extracted/$name commits=$folder/Commits/$name.jsonl
+# What becomes of a batch: its name, and how clone_repo.py is told of it.
+collect() {
+    local name=$1 clones=$folder/.clones/$1 extracted=$folder/Extracted/$1 commits=$folder/Commits/$1.jsonl shard
+    shift
+    mkdir -p "$folder/.clones" "$folder/Commits" "$folder/Extracted" "$folder/.shards"
     if [[ ! -e $commits ]]; then
         # Once all is cloned it stays as it is: what is extracted must not change below the extraction.
         if [[ ! -e $clones/.cloned ]]; then
-            "$here/clone_repo.py" --input "$folder/TopLists" --first "$first" --count "$batch" --output "$clones" \
+            "$here/clone_repo.py" "$@" --output "$clones" \
                 ${CLONE_WORKERS:+--workers "$CLONE_WORKERS"} ${CLONE_TIMEOUT:+--timeout "$CLONE_TIMEOUT"} \
                 ${MAX_REPOSITORY:+--max-bytes "$MAX_REPOSITORY"} ${ALLOW_PROTOCOL:+--allow-protocol "$ALLOW_PROTOCOL"}
             touch "$clones/.cloned"
@@ -56,9 +56,27 @@ for ((first = 0; first < total; first += batch)); do
     fi
     rm -rf "$clones"
     for shard in "$extracted"/*.parquet; do
-        [[ -e $shard ]] && ln -f "$shard" "$folder/.shards/$name-${shard##*/}"
+        if [[ -e $shard ]]; then ln -f "$shard" "$folder/.shards/$name-${shard##*/}"; fi
     done
-done
+}
+
+if [[ -n ${COMMITS:-} ]]; then
+    if ! compgen -G "$COMMITS/*.jsonl" > /dev/null; then
+        echo "COMMITS=$COMMITS holds no .jsonl file; it is the folder Commits of an earlier run" >&2
+        exit 2
+    fi
+    for record in "$COMMITS"/*.jsonl; do
+        collect "$(basename "$record" .jsonl)" --from-manifest "$record"
+    done
+else
+    "$here/gh_crawler.py" --output "$folder/TopLists" \
+        ${LANGUAGES:+--languages "$LANGUAGES"} ${MIN_STARS:+--min-stars "$MIN_STARS"} ${LIMIT:+--limit "$LIMIT"} \
+        ${PUSHED_SINCE:+--pushed-since "$PUSHED_SINCE"} ${API_URL:+--api-url "$API_URL"}
+    total=$(cat "$folder"/TopLists/*-top-repos.txt | wc -l)
+    for ((first = 0; first < total; first += batch)); do
+        collect "$(printf '%07d-%d' "$first" "$batch")" --input "$folder/TopLists" --first "$first" --count "$batch"
+    done
+fi
 
 "$here/deduplicate.py" --input "$folder/.shards" --output "$folder/Code" --resume "${workers[@]}"
 rm -rf "$folder/.shards" "$folder/.clones"

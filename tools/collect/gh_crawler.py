@@ -32,12 +32,20 @@ EXAMPLES = """examples:
 
 def day(text: str) -> str:
     """A date as GitHub's search takes it."""
-    return date.fromisoformat(text).isoformat()
+    try:
+        return date.fromisoformat(text).isoformat()
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text} is no date such as 2020-01-31") from error
 
 
 def utc_time(text: str) -> str:
     """A second in UTC; a date is its first one."""
-    return datetime.fromisoformat(text.removesuffix("Z")).strftime("%Y-%m-%dT%H:%M:%SZ")
+    try:
+        return datetime.fromisoformat(text.removesuffix("Z")).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"{text} is no time such as 2020-01-31 or 2020-01-31T12:00:00Z"
+        ) from error
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -85,6 +93,10 @@ def main(arguments: Sequence[str]) -> None:
     parser = _parser()
     options = parser.parse_args(arguments)
     if options.from_manifest:
+        chosen = ("languages", "min_stars", "limit", "pushed_since", "created_until")
+        if given := [name for name in chosen if getattr(options, name) != parser.get_default(name)]:
+            told = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            parser.error(f"--from-manifest writes the lists as they were; leave out {told}")
         counts = replay(options.from_manifest, options.output)
         print(f"{options.output}: {', '.join(f'{name} {count:,}' for name, count in counts.items())}")
         return

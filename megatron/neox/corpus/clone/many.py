@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import logging
-import os
 import shutil
 import tempfile
 import threading
@@ -19,6 +18,7 @@ from typing import Any
 
 from megatron.neox.corpus.clone.one import Clone, CloneLimits, clone_one
 from megatron.neox.corpus.clone.outcomes import CLONED, OUTCOMES, PASSING, Outcome
+from megatron.neox.corpus.line_log import LineLog
 from megatron.neox.corpus.repositories import Repository
 from megatron.neox.downloads.lock import alone_in
 from megatron.neox.errors import InputError
@@ -150,7 +150,7 @@ def _finish(
         clone = replace(clone, path=place)
         if use:
             use(clone)
-    record.append(clone)
+    record.add(clone)
     if clone.path is not None and not settings.is_kept:
         shutil.rmtree(clone.path)
         with suppress(OSError):  # others are in it
@@ -158,32 +158,20 @@ def _finish(
     return clone
 
 
-class _Record:
-    """clones.jsonl: a line is on the disk before the next repository is told of; half a line is cut off."""
+class _Record(LineLog):
+    """clones.jsonl: a line is on the disk before the next repository is told of."""
 
     def __init__(self, path: Path) -> None:
         self.rows: dict[tuple[str, str], dict[str, Any]] = {}
         self._path = path
-        path.touch()
-        with path.open("rb+") as file:
-            whole = 0
-            for number, line in enumerate(file, 1):
-                if not line.endswith(b"\n"):
-                    break
-                try:
-                    row = json.loads(line)
-                    if row["outcome"] not in OUTCOMES:
-                        raise ValueError(row["outcome"])
-                    self.rows[row["language"], row["name"]] = row
-                except (ValueError, KeyError, TypeError) as error:
-                    raise InputError(
-                        f"{path}:{number}: not a line of {RECORD}; move the file away to clone all again"
-                    ) from error
-                whole += len(line)
-            file.truncate(whole)
-        self._file = path.open("ab")
+        super().__init__(path, self._take, f"not a line of {RECORD}; move the file away to clone all again")
 
-    def append(self, clone: Clone) -> None:
+    def _take(self, row: Any) -> None:
+        if row["outcome"] not in OUTCOMES:
+            raise ValueError(row["outcome"])
+        self.rows[row["language"], row["name"]] = row
+
+    def add(self, clone: Clone) -> None:
         """Write down what became of a repository."""
         row = {
             **clone.repository.row(),
@@ -194,9 +182,7 @@ class _Record:
             "num_files": clone.num_files,
             "cloned_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
-        self._file.write(json.dumps(row).encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        self.append(row)
         self.rows[clone.repository.language, clone.repository.name] = row
 
     def compact(self, order: Iterable[tuple[str, str]]) -> None:
@@ -205,9 +191,3 @@ class _Record:
         rows = [row for key, row in self.rows.items() if key not in listed]
         rows += [self.rows[key] for key in listed if key in self.rows]
         write_whole(self._path, "".join(json.dumps(row) + "\n" for row in rows))
-
-    def __enter__(self) -> _Record:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()

@@ -128,15 +128,19 @@ class GitHub:
                         f"{self._url}: {error}; given up at attempt {failures}\n"
                         "  what was answered is kept, and the same command goes on"
                     ) from error
-                wait = min(patience.wait_seconds * 2 ** (failures - 1), _LONGEST_BACKOFF_SECONDS)
-                if error.is_limit:
-                    throttled = error.wait_seconds or self._throttled_seconds * 2 ** (failures - 1)
-                    wait = min(throttled, _LONGEST_LIMIT_SECONDS)
-                else:
+                if not error.is_limit:
                     self._page_size = max(_SMALLEST_PAGE, self._page_size // 2)
-                    wait = max(wait, min(error.wait_seconds, _LONGEST_LIMIT_SECONDS))
+                wait = self._seconds_after(error, failures)
                 log.warning("%s; retry %d of %d in %.1f s", error, failures, patience.num_retries, wait)
                 time.sleep(wait)
+
+    def _seconds_after(self, error: _Passing, failures: int) -> float:
+        """How long to wait after so many failures in a row, the last of which is `error`."""
+        if error.is_limit:
+            told = error.wait_seconds or self._throttled_seconds * 2 ** (failures - 1)
+            return min(told, _LONGEST_LIMIT_SECONDS)
+        backoff = min(self._patience.wait_seconds * 2 ** (failures - 1), _LONGEST_BACKOFF_SECONDS)
+        return max(backoff, min(error.wait_seconds, _LONGEST_LIMIT_SECONDS))
 
     def _wait_for_limit(self) -> None:
         wait = self._not_before - time.monotonic()

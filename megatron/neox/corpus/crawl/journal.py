@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from megatron.neox.corpus.crawl.github import Page
-from megatron.neox.errors import InputError
+from megatron.neox.corpus.line_log import LineLog
 
 
 @dataclass(frozen=True)
@@ -32,8 +29,8 @@ class Answer:
     asked_at: str
 
 
-class Journal:
-    """One JSON line an answer, on the disk before it is used; half a line that a kill left is cut off."""
+class Journal(LineLog):
+    """One line an answer, on the disk before it is used."""
 
     def __init__(self, path: Path) -> None:
         """Read what is there.
@@ -42,26 +39,12 @@ class Journal:
             InputError: a line is no answer; the file has been changed.
         """
         self._answers: dict[Question, Answer] = {}
-        path.touch()
-        with path.open("rb+") as file:
-            whole = 0
-            for number, line in enumerate(file, 1):
-                if not line.endswith(b"\n"):
-                    break
-                self._take(line, f"{path}:{number}")
-                whole += len(line)
-            file.truncate(whole)
-        self._file = path.open("ab")
+        super().__init__(
+            path, self._take, "not an answer of the crawl; remove the file to ask all of it again"
+        )
 
-    def _take(self, line: bytes, where: str) -> None:
-        try:
-            entry: dict[str, Any] = json.loads(line)
-            question = Question(**entry["question"])
-            self._answers[question] = Answer(Page(**entry["page"]), entry["asked_at"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                f"{where}: not an answer of the crawl; remove the file to ask all of it again"
-            ) from error
+    def _take(self, entry: Any) -> None:
+        self._answers[Question(**entry["question"])] = Answer(Page(**entry["page"]), entry["asked_at"])
 
     def __len__(self) -> int:
         return len(self._answers)
@@ -70,17 +53,6 @@ class Journal:
         """What was answered before, or what `ask` now says."""
         if question not in self._answers:
             answer = Answer(ask(question), time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
-            entry = {"question": asdict(question), **asdict(answer)}
-            self._file.write(json.dumps(entry).encode() + b"\n")
-            self._file.flush()
-            os.fsync(self._file.fileno())
+            self.append({"question": asdict(question), **asdict(answer)})
             self._answers[question] = answer
         return self._answers[question]
-
-    def __enter__(self) -> Journal:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._file.close()

@@ -68,6 +68,10 @@ def crawl(
         InputError: the token or a setting is refused.
         ResourceError: GitHub does not answer.
     """
+    if not settings.languages:
+        raise InputError(
+            "--languages names none; give some, such as C,Rust, or leave it out for PolyCoder's twelve"
+        )
     for language in settings.languages:
         check_language(language, "--languages")
     github = GitHub(token, api_url=settings.api_url, patience=patience, throttled_seconds=throttled_seconds)
@@ -76,6 +80,7 @@ def crawl(
         if record["ended"]:
             return record
         (output / _ANSWERS).mkdir(exist_ok=True)
+        window = _window(settings, record["created_until"])
         repositories: list[Repository] = []
         for language in settings.languages:
             with Journal(output / _ANSWERS / f"{language}.jsonl") as journal:
@@ -83,7 +88,7 @@ def crawl(
                     github, journal, language=language, pushed_since=settings.pushed_since,
                     wait_seconds=patience.wait_seconds,
                 )  # fmt: skip
-                found = search.run(_window(settings, record["created_until"]), settings.limit)
+                found = search.run(window, settings.limit)
                 record["languages"][language] = _counts(found, len(journal))
             _warn_of_none(language, found)
             repositories += found.repositories
