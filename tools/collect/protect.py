@@ -42,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
         "--opt-out",
         type=Path,
         metavar="FILE",
-        help="repositories to leave out: ORGANIZATION/PROJECT or address a line",
+        help="repositories to leave out: ORGANIZATION/PROJECT, ORGANIZATION/* or address a line",
     )
     add(
         "--decontaminate",

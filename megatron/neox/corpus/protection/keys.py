@@ -38,15 +38,27 @@ _FORMS = {
     "stripe.StripeDetector": (b"k_live_",),
 }  # fmt: skip
 _WEB_TOKEN = re.compile(rb"(?<![\w\-=.])eyJ[\w\-=]{4,}+\.[\w\-=]{4,}+(?:\.[\w\-=+/]*+)?")
-_OTHER_FORMS = re.compile(rb"AIza[0-9A-Za-z_\-]{35}(?![0-9A-Za-z_\-])|github_pat_[0-9A-Za-z_]{36,255}+")
-_LOGIN = re.compile(rb"://[^\s:/?#@'\"<>(){}$%]{1,64}+:([^\s:/?#@'\"<>(){}$%]{1,128}+)@")
+# Forms that detect-secrets does not look for by pattern, by how they begin: Google's, GitHub's newer ones, Hugging
+# Face's, Anthropic's, and web tokens.
+_OTHER_FORMS = {
+    b"AIza": re.compile(rb"AIza[0-9A-Za-z_\-]{35}(?![0-9A-Za-z_\-])"),
+    b"github_pat_": re.compile(rb"github_pat_[0-9A-Za-z_]{36,255}+"),
+    b"hf_": re.compile(rb"(?<![0-9A-Za-z_])hf_[0-9A-Za-z]{34}(?![0-9A-Za-z_])"),
+    b"sk-ant-": re.compile(rb"sk-ant-[0-9A-Za-z_\-]{32,255}+"),
+    b"eyJ": _WEB_TOKEN,
+}
+_LOGIN = re.compile(rb"://[^\s:/?#@'\"<>(){}$%]{1,64}+:([^\s:/?#@'\"<>(){}$%]{4,128}+)@([\w.\-]{0,255}+)")
+# RFC 2606 reserves these. A host without a dot, such as localhost or db, is nobody's in particular either.
+_EXAMPLE_HOST = re.compile(rb"(?:.*\.)?(?:example\.(?:com|net|org)|example|test|invalid)\Z", re.IGNORECASE)
+_WITH_DIGIT = re.compile(rb"(?=.*[A-Za-z])(?=.*[0-9]).{8,}")
 _BLOCK_START = re.compile(rb"-----BEGIN (?:[A-Z0-9]{2,10} ){0,3}PRIVATE KEY(?: BLOCK)?-----")
 _BLOCK_END = re.compile(rb"-----END (?:[A-Z0-9]{2,10} ){0,3}PRIVATE KEY(?: BLOCK)?-----")
 _BLOCK_BYTES = 16 << 10
 _MIN_BLOCK_BYTES = 64  # a parser's two constants on one line hold no key
+_MIN_BLOCK_LETTERS = 10  # different ones; XXXX... in an example has fewer
 
 _NO_PASSWORDS = frozenset(
-    b"password passwd passwort pass passw0rd pw pwd secret user username token example".split()
+    b"password passwd passwort pass passw0rd pw pwd secret user username token example x-oauth-basic".split()
 )
 
 _WORDS = (
@@ -55,21 +67,27 @@ _WORDS = (
 )  # fmt: skip
 _WITHIN = re.compile(rb"[0-9A-Za-z+/=_]")
 _ASSIGNED = re.compile(
-    rb"[\w\-]{0,40}+[\"']?\]?[ \t]{0,8}+(?:=>|:=|=|:)[ \t]{0,8}+[rbuRBU]?"
-    rb"([\"'`])([0-9A-Za-z+/=_.~!@#$%^&*\-]{16,512}+)\1"
+    rb"(?P<name>[\w\-]{0,40}+)[\"']?\]?[ \t]{0,8}+(?:=>|:=|=|:)[ \t]{0,8}+[rbuRBU]?"
+    rb"(?P<quote>[\"'`])(?P<value>[0-9A-Za-z+/=_.~!@#$%^&*\-]{16,512}+)(?P=quote)"
 )
+_NAME_END = re.compile(rb"[\w\-]*+\Z")
+_TOKENIZER = re.compile(rb"i[sz][aei]", re.IGNORECASE)
+# As shells and .env files have it, alone on its line: NAME=value, the name in capitals.
+_UNQUOTED = re.compile(
+    rb"(?P<name>[A-Z0-9_]{0,40}+)=(?P<value>[0-9A-Za-z+/=_.\-]{16,512}+)[ \t]{0,8}+(?=\r?\n|\Z)"
+)
+_LONGEST_NAME = 100
+_NAME_BEGINS = re.compile(rb"[ \t]*(?:export[ \t]+)?[A-Z0-9_]{1,60}\Z")
 _MIN_BITS = 3.5  # of entropy a character: words have less
 _HEX = re.compile(rb"[0-9a-fA-F]+\Z")
 _MIN_HEX_BITS = 3.0  # detect-secrets' own limit
-_PATH = re.compile(rb"(?:[A-Za-z_][A-Za-z_\-]*[./]?)+\Z")
+_PATH = re.compile(rb"(?:[A-Za-z_][A-Za-z_\-]*[./]?)+\Z|(?=.*/)[\w\-./]+\.[A-Za-z]{1,4}\Z")
 
 
 def find_keys(data: bytes) -> Iterator[Span]:
     """Places of keys, tokens and passwords; they may overlap."""
     yield from _known_forms(data)
-    yield from _web_tokens(data)
-    yield from (match.span() for match in _OTHER_FORMS.finditer(data))
-    yield from (match.span(1) for match in _LOGIN.finditer(data) if match[1].lower() not in _NO_PASSWORDS)
+    yield from (match.span(1) for match in _LOGIN.finditer(data) if _is_password(match[1], match[2]))
     yield from _blocks(data)
     yield from _assigned(data)
 
@@ -79,6 +97,11 @@ def _known_forms(data: bytes) -> Iterator[Span]:
     seen_until: dict[str, int] = {}
     for pattern, start, _ in automaton.find_matches_as_indexes(data):
         name = names[pattern]
+        if isinstance(name, re.Pattern):
+            match = name.match(data, start)
+            if match and (name is not _WEB_TOKEN or _is_web_token(match[0].decode("ascii"))):
+                yield match.span()
+            continue
         if start < seen_until.get(name, 0):
             continue
         first = max(data.rfind(b"\n", 0, start) + 1, start - _BEFORE)
@@ -101,12 +124,6 @@ def _checked(data: bytes, first: int, match: re.Match[str]) -> Iterator[Span]:
         yield start, end
 
 
-def _web_tokens(data: bytes) -> Iterator[Span]:
-    for match in _WEB_TOKEN.finditer(data):
-        if _is_web_token(match[0].decode("ascii")):
-            yield match.span()
-
-
 def _is_web_token(text: str) -> bool:
     from detect_secrets.plugins.jwt import JwtTokenDetector
 
@@ -116,18 +133,44 @@ def _is_web_token(text: str) -> bool:
         return False
 
 
+def _is_password(text: bytes, host: bytes) -> bool:
+    """Whether what stands between `://user:` and `@host` opens something: `scott:tiger@localhost` is an example."""
+    is_masked = not any(map(str.isalnum, text.decode("latin-1")))
+    if is_masked or text.lower() in _NO_PASSWORDS or _EXAMPLE_HOST.match(host):
+        return False
+    return b"." in host or _WITH_DIGIT.match(text) is not None
+
+
 def _blocks(data: bytes) -> Iterator[Span]:
     for start in _BLOCK_START.finditer(data):
         end = _BLOCK_END.search(data, start.end(), start.end() + _BLOCK_BYTES)
-        if end is not None and end.start() - start.end() >= _MIN_BLOCK_BYTES:
+        body = data[start.end() : end.start()] if end is not None else b""
+        if end is not None and len(body) >= _MIN_BLOCK_BYTES and len({*body}) >= _MIN_BLOCK_LETTERS:
             yield start.start(), end.end()
 
 
 def _assigned(data: bytes) -> Iterator[Span]:
     for _, _, end in _words().find_matches_as_indexes(data.lower()):
-        match = _ASSIGNED.match(data, end)
-        if match is not None and _is_random(match[2]):
-            yield match.span(2)
+        match = _ASSIGNED.match(data, end) or _assigned_unquoted(data, end)
+        if match is not None and _is_secret(data, end, match["name"]) and _is_random(match["value"]):
+            yield match.span("value")
+
+
+def _is_secret(data: bytes, end: int, rest: bytes) -> bool:
+    """Whether a name that has a word of `_WORDS` before `end`, and `rest` behind, is that of a secret.
+
+    An id, such as publicKeyCredentialId, says which one it is and opens nothing; a tokenizer is not a token's.
+    """
+    before = _NAME_END.search(data, max(0, end - _LONGEST_NAME), end)
+    name = ((before[0] if before else b"") + rest).lower()
+    return not (name.endswith(b"id") or b"public" in name or _TOKENIZER.match(rest))
+
+
+def _assigned_unquoted(data: bytes, end: int) -> re.Match[bytes] | None:
+    """What is assigned where a word of `_WORDS` ends, on a line that begins with the name."""
+    match = _UNQUOTED.match(data, end)
+    line = data[max(data.rfind(b"\n", 0, end) + 1, end - _LONGEST_NAME) : end]
+    return match if match is not None and _NAME_BEGINS.match(line) else None
 
 
 def _is_random(value: bytes) -> bool:
@@ -152,10 +195,12 @@ def _is_placeholder(text: str) -> bool:
 
 
 @lru_cache(maxsize=1)
-def _automaton() -> tuple[BytesAhoCorasick, list[str]]:
+def _automaton() -> tuple[BytesAhoCorasick, list[str | re.Pattern[bytes]]]:
+    """Finds how forms begin; with each beginning the detector's name, or the form itself."""
     from ahocorasick_rs import BytesAhoCorasick
 
-    pairs = [(pattern, name) for name, patterns in _FORMS.items() for pattern in patterns]
+    pairs: list[tuple[bytes, str | re.Pattern[bytes]]] = [*_OTHER_FORMS.items()]
+    pairs += [(pattern, name) for name, patterns in _FORMS.items() for pattern in patterns]
     return BytesAhoCorasick([pattern for pattern, _ in pairs]), [name for _, name in pairs]
 
 

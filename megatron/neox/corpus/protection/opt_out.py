@@ -15,6 +15,8 @@ _REPOSITORY = re.compile(
 def read_opt_out(path: Path) -> frozenset[str]:
     """Names, in lower case, from a file with one ORGANIZATION/PROJECT or address a line; `#` begins a comment.
 
+    `ORGANIZATION/*` is all that an organisation or a person has.
+
     Raises:
         InputError: the file cannot be read, or a line (named) is neither.
     """
@@ -29,7 +31,14 @@ def read_opt_out(path: Path) -> frozenset[str]:
         match = _REPOSITORY.fullmatch(text)
         if match is None:
             raise InputError(
-                f"{path}:{number}: {text!r} is no repository; give ORGANIZATION/PROJECT or its address"
+                f"{path}:{number}: {text!r} is no repository; give ORGANIZATION/PROJECT or its address, or "
+                "ORGANIZATION/* for all that it has"
             )
         names.add(match[1].lower())
     return frozenset(names)
+
+
+def is_opted_out(repository: str, names: frozenset[str]) -> bool:
+    """Whether a list that `read_opt_out` gave names a repository, or all of its owner's."""
+    name = repository.lower()
+    return name in names or f"{name.partition('/')[0]}/*" in names

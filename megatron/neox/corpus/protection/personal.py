@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 
 Span = tuple[int, int]
 
@@ -20,6 +21,10 @@ _DOMAIN = re.compile(
 _NO_DOMAINS = frozenset(
     b"png jpg jpeg gif svg webp ico pdf js ts css html htm json xml py rb php java".split()
 )
+_OF_A_MACHINE = re.compile(
+    rb"://(?:[^\s:/?#@]{1,64}:)?\Z"
+)  # https://user@host and https://user:password@host
+_EXAMPLE_DOMAIN = re.compile(rb"(?:.*\.)?example\.(?:com|net|org)\Z", re.IGNORECASE)  # RFC 2606: nobody's
 # Beginning with the character that is rare makes the search ten times faster.
 _IPV4_REST = re.compile(rb"\.\d{1,3}\.\d{1,3}\.\d{1,3}(?![\w\-]|\.\w)")
 _IPV4_FIRST = re.compile(rb"(?:\A|[^\w.\-])(\d{1,3})\Z")
@@ -29,45 +34,51 @@ _VERSION = re.compile(rb"(?i:version|assembly|release|section|rfc|\$id:)")
 _NETWORK = re.compile(rb"(?i:dns|server|host|\bip\b|ipv4|addr)")
 _CONTEXT = 80  # bytes of the line before an address
 _PUBLIC_DNS = frozenset(
-    {
-        "8.8.8.8",
-        "8.8.4.4",
-        "1.1.1.1",
-        "1.0.0.1",
-        "9.9.9.9",
-        "149.112.112.112",
-        "208.67.222.222",
-        "208.67.220.220",
-    }
-)
+    map(ipaddress.ip_address, (
+        "8.8.8.8", "8.8.4.4", "1.1.1.1", "1.0.0.1", "9.9.9.9", "149.112.112.112", "208.67.222.222", "208.67.220.220",
+        "2001:4860:4860::8888", "2001:4860:4860::8844", "2606:4700:4700::1111", "2606:4700:4700::1001", "2620:fe::fe",
+        "2620:fe::9", "2620:119:35::35", "2620:119:53::53",
+    ))
+)  # fmt: skip
+# X.500's attributes and certificate extensions, as in "2.5.4.41"; real addresses there are few.
+_OBJECT_IDENTIFIERS = tuple(map(ipaddress.IPv4Network, ("2.5.4.0/24", "2.5.29.0/24")))
 _GLOBAL_IPV6 = ipaddress.ip_network("2000::/3")
 _AUTHOR = re.compile(rb"@author:?[ \t]{1,8}+([A-Z][\w.'\-]{0,40}+(?: [A-Z][\w.'\-]{0,40}+){1,3})")
 
 
 def find_emails(data: bytes) -> Iterator[Span]:
-    """E-mail addresses; `git@`, and what ends like a file's name, is none."""
+    """E-mail addresses; `git@`, what ends like a file's name, and whoever is at example.com, .net and .org is none."""
     position = 0
     for at in _AT.finditer(data):
         local = _LOCAL.search(data[max(position, at.start() - 64) : at.start()])
-        if local is None:
+        local = local and _without_escape(local[0], data[at.start() - len(local[0]) - 1 : at.start()])
+        if not local:
             continue
         domain = _DOMAIN.match(data, at.end(), at.end() + 255)
-        if domain is None or domain[1].lower() in _NO_DOMAINS or local[0] == b"git":
+        if domain is None or domain[1].lower() in _NO_DOMAINS or local == b"git":
             continue
-        start = at.start() - len(local[0])
-        if start > position and data[start - 1 : start] in (b":", b"/") and data[start - 3 : start] == b"://":
-            continue  # https://user@host names a machine
+        if _EXAMPLE_DOMAIN.match(domain[0]):
+            continue
+        start = at.start() - len(local)
+        if _OF_A_MACHINE.search(data, max(0, start - 70), start):
+            continue
         position = domain.end()
         yield start, position
+
+
+def _without_escape(local: bytes, with_byte_before: bytes) -> bytes:
+    r"""The part before the `@`, where `\n`, `\r` or `\t` of a string stands before it without its letter."""
+    is_escaped = with_byte_before[:1] == b"\\" and local[:1] in (b"n", b"r", b"t")
+    return local[1:].lstrip(b"._%+-") if is_escaped else local
 
 
 def find_addresses(data: bytes) -> Iterator[Span]:
     """Public addresses of machines, IPv4 and IPv6.
 
-    Kept are private, local, reserved and documentation addresses and eight public name servers; and, of IPv4, what
-    stands behind "version", "assembly", "release", "section", "rfc" or "$Id:" on its line, and four numbers below
-    32 unless dns, server, host, ip or addr stands before them. Of IPv6, 2000::/3 alone is public, written in four
-    groups or more.
+    Kept are private, local, reserved and documentation addresses and the name servers of four public services; and,
+    of IPv4, four numbers that are equal or count up or down by one, object identifiers of X.500, what stands behind
+    "version", "assembly", "release", "section", "rfc" or "$Id:" on its line, and four numbers below 32 unless dns,
+    server, host, ip or addr stands before them. Of IPv6, 2000::/3 alone is public, written in four groups or more.
     """
     for rest in _IPV4_REST.finditer(data):
         first = _IPV4_FIRST.search(data[max(0, rest.start() - 4) : rest.start()])
@@ -97,9 +108,17 @@ def _is_public_ipv4(text: str, before: bytes) -> bool:
         address = ipaddress.IPv4Address(text)
     except ValueError:  # a number over 255, or one that begins with 0
         return False
-    if not address.is_global or address.is_multicast or text in _PUBLIC_DNS or _VERSION.search(before):
+    if not address.is_global or address.is_multicast or address in _PUBLIC_DNS or _VERSION.search(before):
+        return False
+    if any(address in network for network in _OBJECT_IDENTIFIERS) or _is_made_up(address):
         return False
     return max(address.packed) >= 32 or bool(_NETWORK.search(before))
+
+
+def _is_made_up(address: ipaddress.IPv4Address) -> bool:
+    """Whether nobody looked it up: 2.2.2.2, 1.2.3.4, 4.3.2.1."""
+    steps = {after - before for before, after in pairwise(address.packed)}
+    return steps in ({0}, {1}, {-1})
 
 
 def _is_public_ipv6(text: str) -> bool:
@@ -107,4 +126,6 @@ def _is_public_ipv6(text: str) -> bool:
         address = ipaddress.IPv6Address(text)
     except ValueError:
         return False
-    return address in _GLOBAL_IPV6 and address.is_global and sum(map(bool, text.split(":"))) >= 4
+    if address not in _GLOBAL_IPV6 or not address.is_global or address in _PUBLIC_DNS:
+        return False
+    return sum(map(bool, text.split(":"))) >= 4

