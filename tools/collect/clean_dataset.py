@@ -14,20 +14,21 @@ import deepy
 deepy.enter()
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from megatron.neox.corpus.filters.by_language import language_lines
 from megatron.neox.corpus.filters.presets import PRESETS
+from megatron.neox.corpus.filters.tokens import load_encoder
 from megatron.neox.corpus.importing.import_dataset import HUB
 from megatron.neox.corpus.importing.import_dataset import PRESETS as COLUMNS
-from megatron.neox.corpus.release.card import DataCard, commit_of, read_summaries
-from megatron.neox.corpus.release.census import take_census
-from megatron.neox.corpus.release.clean import CleanSettings, plan, sides
-from megatron.neox.corpus.release.publish import push_dataset, require_token
+from megatron.neox.corpus.protection.opt_out import read_opt_out
+from megatron.neox.corpus.release.card import commit_of
+from megatron.neox.corpus.release.census import Census
+from megatron.neox.corpus.release.clean import CARD, CleanSettings, plan, published_files, sides, write_card
+from megatron.neox.corpus.release.publish import push_dataset, require_destination
 from megatron.neox.corpus.stages.options import add_stage_options, run_as_told
-from megatron.neox.corpus.stages.shards import find_shards
 from megatron.neox.corpus.stages.stage import Stage, refuse_replacing
 from megatron.neox.errors import OutputError, UserError, run_door
-from megatron.neox.reports.funnel import draw_funnel, steps_of
 
 _EXAMPLES = """examples:
   tools/collect/clean_dataset.py --input runs/shards --preset codeparrot --output clean
@@ -50,13 +51,23 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--language", metavar="NAME", help="of data that are no shards: of all rows, where no column says it")
     add("--preset", required=True, choices=list(PRESETS), help="the recipe")
-    add("--tokenizer", metavar="FOLDER_OR_NAME", help="for codeparrot-2022: one with a tokenizer.json")
-    add("--vocab-file", metavar="FILE", help="for codeparrot-2022: vocab.json, instead of --tokenizer")
+    add(
+        "--tokenizer",
+        metavar="FOLDER_OR_NAME",
+        help="counts the tokens for the card, and those that codeparrot-2022 asks for: one with a tokenizer.json",
+    )
+    add("--vocab-file", metavar="FILE", help="vocab.json, instead of --tokenizer")
     add("--merge-file", metavar="FILE", help="and merges.txt")
     add(
         "--protect",
         action="store_true",
         help="redact secrets and personal data, and leave HumanEval's tasks out",
+    )
+    add(
+        "--opt-out",
+        type=Path,
+        metavar="FILE",
+        help="repositories to leave out: ORGANIZATION/PROJECT, ORGANIZATION/* or address a line",
     )
     add(
         "--valid-share",
@@ -86,8 +97,10 @@ def main(arguments: Sequence[str]) -> None:
             "the stages follow each other, which jobs cannot; run tools/collect/*.py one by one with slurm"
         )
     if options.push:
-        require_token(options.push)
+        require_destination(options.push)
     tokenizer = {name: getattr(options, name) for name in ("tokenizer", "vocab_file", "merge_file")}
+    if any(tokenizer.values()):
+        load_encoder(**tokenizer)  # so that a mistake is told before any work
     settings = CleanSettings(
         input=options.input,
         output=options.output,
@@ -96,11 +109,13 @@ def main(arguments: Sequence[str]) -> None:
         language=options.language,
         tokenizer={name: value for name, value in tokenizer.items() if value is not None},
         protect=options.protect,
+        opted_out=read_opt_out(options.opt_out) if options.opt_out else frozenset(),
         valid_share=options.valid_share,
         seed=options.seed,
     )
     _prepare(options)
-    _write_card(settings, _run(settings, options))
+    folders = _run(settings, options)
+    _say(options.output, write_card(settings, folders, commit=commit_of(Path(__file__).parent)))
     if options.push:
         _push(options.output, options.push)
 
@@ -132,34 +147,21 @@ def _run(settings: CleanSettings, options: argparse.Namespace) -> list[Path]:
 
 
 def _run_one(stage: Stage, options: argparse.Namespace) -> None:
-    run_as_told(stage, argparse.Namespace(**{**vars(options), "output": stage.output}))
+    summary = run_as_told(stage, argparse.Namespace(**{**vars(options), "output": stage.output}))
+    if summary is not None and stage.name == "filter":
+        print(language_lines(summary), end="")
 
 
-def _write_card(settings: CleanSettings, folders: Sequence[Path]) -> None:
-    output, summaries = settings.output, read_summaries(folders)
-    draw_funnel(steps_of(summaries), output / "funnel.png")
-    parts = {name: take_census(find_shards(output / name)) for name in ("train", "valid")}
-    card = DataCard(
-        title=f"Source code, cleaned as {settings.preset}",
-        parts=parts,
-        stages=[*summaries, *read_summaries([output / name for name in parts])],
-        commit=commit_of(Path(__file__).parent),
-        funnel="funnel.png",
-        data_files={"train": "train/*.parquet", "validation": "valid/*.parquet"},
-    )
-    card.write(output / "data_card.md")
+def _say(output: Path, parts: Mapping[str, Census]) -> None:
     for name, census in parts.items():
-        amounts = census.languages.values()
-        size = sum(amount.num_bytes for amount in amounts) / 1e6
-        print(f"{output / name}: {sum(amount.num_files for amount in amounts):,} files, {size:,.2f} MB, "
+        total = census.total
+        print(f"{output / name}: {total.num_files:,} files, {total.num_bytes / 1e6:,.2f} MB, "
               f"{census.num_repositories:,} repositories")  # fmt: skip
-    print(output / "data_card.md")
+    print(output / CARD)
 
 
 def _push(output: Path, repository: str) -> None:
-    files = {"README.md": output / "data_card.md", "funnel.png": output / "funnel.png"}
-    for name in ("train", "valid"):
-        files |= {f"{name}/{shard.name}": shard for shard in find_shards(output / name)}
+    files = published_files(output)
     size = sum(path.stat().st_size for path in files.values())
     print(f"pushing {len(files)} files, {size / 1e6:,.2f} MB, to the dataset {repository}", flush=True)
     print(push_dataset(files, repository))

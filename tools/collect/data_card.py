@@ -17,7 +17,7 @@ from megatron.neox.corpus.filters.tokens import load_encoder
 from megatron.neox.corpus.release.card import DataCard, commit_of, read_summaries
 from megatron.neox.corpus.release.census import take_census
 from megatron.neox.corpus.stages.shards import find_shards
-from megatron.neox.errors import UserError, run_door
+from megatron.neox.errors import OutputError, UserError, run_door
 from megatron.neox.reports.funnel import draw_funnel, steps_of
 
 _EXAMPLES = """examples:
@@ -43,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="the card; FILE with .png is the funnel's picture",
     )
+    add("--overwrite", action="store_true", help="replace the card, which somebody may have added to")
     add("--title", default="Source code", metavar="TEXT")
     add("--tokenizer", metavar="FOLDER_OR_NAME", help="counts tokens by language: one with a tokenizer.json")
     add("--vocab-file", metavar="FILE", help="vocab.json, instead of --tokenizer")
@@ -52,7 +53,18 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str]) -> None:
     """Read the shards and the summaries, and write the card and the funnel."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if not (options.input or options.stages):
+        parser.error("nothing to describe: give --input, --stages or both")
+    if options.output.suffix.lower() == ".png":
+        parser.error(
+            f"--output {options.output}: the card is Markdown, such as {options.output.with_suffix('.md')}"
+        )
+    if options.output.exists() and not options.overwrite:
+        raise OutputError(
+            f"{options.output} exists already; --overwrite replaces it, or give another --output"
+        )
     given = (options.tokenizer, options.vocab_file, options.merge_file)
     encoder = load_encoder(*given) if any(given) else None
     folders = [Path(path) for path in options.input if Path(path).is_dir()]

@@ -14,6 +14,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
+from megatron.neox.corpus.filters.by_language import language_lines
 from megatron.neox.corpus.filters.presets import DEDUPLICATION, PRESETS, preset
 from megatron.neox.corpus.filters.stage import choose, filter_stage, read_options
 from megatron.neox.corpus.stages.options import add_stage_options, run_as_told
@@ -74,6 +75,7 @@ def main(arguments: Sequence[str]) -> None:
     stage = filter_stage(options.input, options.output, _chosen(options))
     summary = run_as_told(stage, options)
     if summary is not None:
+        print(language_lines(summary), end="")
         draw_funnel(steps_of([summary]), options.output / "funnel.png")
     if others := DEDUPLICATION.get(options.preset or ""):
         near = f", then --near {others.near}" if others.near else ""

@@ -42,12 +42,13 @@ def draw_funnel(steps: Sequence[FunnelStep], output: Path) -> None:
     matplotlib.use("Agg")  # no display is needed
     from matplotlib import pyplot
 
-    names = [step.name for step in steps]
+    places = range(len(steps))  # two stages of a kind have steps of one name
     sizes = [step.num_bytes / 1e6 for step in steps]
     before = [sizes[0], *sizes[:-1]] if sizes else []
     figure, axes = pyplot.subplots(figsize=(9, 1.2 + 0.32 * len(steps)), layout="constrained")
-    axes.barh(names, before, color="#d9d9d9")
-    bars = axes.barh(names, sizes, color=matplotlib.colormaps["viridis"](0.35))
+    axes.barh(places, before, color="#d9d9d9")
+    axes.set_yticks(places, [step.name for step in steps])
+    bars = axes.barh(places, sizes, color=matplotlib.colormaps["viridis"](0.35))
     axes.bar_label(
         bars, [f"  {size:,.1f} MB, {step.num_files:,} files" for size, step in zip(sizes, steps)], fontsize=8
     )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from megatron.neox.corpus.document import Document
+from megatron.neox.errors import UserError, did_you_mean
 from megatron.neox.plugins import filters
 
 PERMISSIVE = (
@@ -16,6 +17,12 @@ PERMISSIVE = (
     "X11", "Zlib",
 )  # fmt: skip
 """SPDX names of licences that ask for no more than their notice."""
+
+_NOT_NAMES = (
+    "NOASSERTION",
+    "other",
+    "unknown",
+)  # GitHub's and others' words for licences that they cannot name
 
 
 @filters.register("license")
@@ -32,7 +39,15 @@ class License:
     keep_unknown: bool = False
 
     def __post_init__(self) -> None:
-        """Look names up once, whatever their case."""
+        """Look names up once, whatever their case.
+
+        Raises:
+            UserError: a name is neither SPDX's nor what data says of licences that it does not know.
+        """
+        if isinstance(self.allow, str):
+            raise UserError(f"filter 'license': option allow is a list, such as [{self.allow}]")
+        for name in self.allow:
+            _check_name(name)
         names = [name for entry in self.allow for name in (PERMISSIVE if entry == "permissive" else (entry,))]
         object.__setattr__(self, "_allowed", frozenset(map(str.lower, names)))
 
@@ -42,6 +57,21 @@ class License:
             return None if self.keep_unknown else "license_unknown"
         allowed: frozenset[str] = self.__dict__["_allowed"]
         return None if all(name.lower() in allowed for name in document.licenses) else "license"
+
+
+def _check_name(name: str) -> None:
+    """Refuse a name that no file could have: a slip of the pen would leave out every file of that licence."""
+    from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
+
+    try:
+        known = name in ("permissive", *_NOT_NAMES) or canonicalize_license_expression(name)
+    except InvalidLicenseExpression:
+        known = None
+    if not known:
+        raise UserError(
+            f"filter 'license': option allow: {name!r} is no SPDX name of a licence "
+            f"(https://spdx.org/licenses lists them){did_you_mean(name, (*PERMISSIVE, 'permissive'))}"
+        )
 
 
 @filters.register("few_stars")

@@ -51,13 +51,23 @@ def filter_stage(folder: Path, output: Path, chosen: Chosen) -> Stage:
         raise UserError(
             "no filter is chosen; --preset or --filters names some (./deepy.py plugins filter lists all)"
         )
-    filters = json.dumps(chosen)
-    build_filters(chosen)
-    task = FilterShards(tuple(find_shards(folder)), output, filters)
-    told = {name: {key: _identity(key, value) for key, value in chosen[name].items()} for name in chosen}
+    told = {
+        name: _all_options(name, check, chosen[name]) for name, check in zip(chosen, build_filters(chosen))
+    }
+    task = FilterShards(tuple(find_shards(folder)), output, json.dumps(chosen))
     settings = {"input": describe_input(folder), "filters": told}
     phases = [Phase("filter", len(task.shards), task.run)]
     return Stage("filter", output, settings, phases, inputs=[folder])
+
+
+def _all_options(name: str, check: Filter, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as settings say them, with those that nobody gave: they decide the output, and may be others one day."""
+    values = {
+        key: given.get(key, getattr(check, key, parameter.default))
+        for key, parameter in registry.part(name).options.items()
+    }
+    told = {key: _identity(key, value) for key, value in values.items() if value is not None}
+    return json.loads(json.dumps(told, default=str))
 
 
 def _identity(option: str, value: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -16,9 +16,6 @@ from megatron.neox.plugins import filters
 if TYPE_CHECKING:
     from megatron.neox.tokenizers.engines import BatchEncoder
 
-FERTILITY = {"Python": 2.5, "Java": 2.9, "JavaScript": 2.6}
-"""BigCode's least characters a token."""
-
 
 @filters.register("char_token_ratio")
 @dataclass(frozen=True, kw_only=True)
@@ -27,14 +24,14 @@ class CharTokenRatio:
 
     Args:
         min_ratio: the smallest ratio that is kept.
-        by_language: other limits for some languages.
+        by_language: other limits for some languages (BigCode: Python 2.5, Java 2.9, JavaScript 2.6).
         tokenizer: a folder with a tokenizer.json, or a name on the Hugging Face hub.
         vocab_file: instead of that, vocab.json (or tokenizer.json).
         merge_file: and merges.txt.
     """
 
     min_ratio: float = 1.5
-    by_language: Mapping[str, float] = field(default_factory=dict)
+    by_language: Mapping[str, float] | None = None
     tokenizer: str | None = None
     vocab_file: str | None = None
     merge_file: str | None = None
@@ -54,7 +51,7 @@ class CharTokenRatio:
         return [self._said(document, count) for document, count in zip(documents, num_tokens.tolist())]
 
     def _said(self, document: Document, num_tokens: int) -> str | None:
-        limit = self.by_language.get(document.language, self.min_ratio)
+        limit = (self.by_language or {}).get(document.language, self.min_ratio)
         return "char_token_ratio" if num_characters(document.data) < limit * num_tokens else None
 
 

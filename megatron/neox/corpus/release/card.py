@@ -63,7 +63,7 @@ class DataCard:
         write_whole(path, "\n".join(part for part in parts if part))
 
     def _head(self) -> str:
-        lines = ["---", "tags:", "- code"]
+        lines = ["---", "language:", "- code", "license: other", "task_categories:", "- text-generation"]
         if self.data_files:
             lines += ["configs:", "- config_name: default", "  data_files:"]
             for split, pattern in self.data_files.items():
@@ -127,15 +127,11 @@ def language_table(census: Census) -> str:
     has_tokens = bool(census.tokens)
     lines = ["|Language|Repositories|Size(GB)|Files|" + "Tokens|" * has_tokens]
     lines.append("|------|-----|-----|-------|" + "-------|" * has_tokens)
-    total = Amount()
-    for name in sorted(census.languages):
-        amount = census.languages[name]
-        total.add(amount.num_files, amount.num_bytes)
-        lines.append(
-            _row(name, len(census.repositories[name]), amount, census.tokens[name] if has_tokens else None)
-        )
+    for name, amount in sorted(census.languages.items()):
+        tokens = census.tokens[name] if has_tokens else None
+        lines.append(_row(name, len(census.repositories[name]), amount, tokens))
     tokens = census.tokens.total() if has_tokens else None
-    lines.append(_row("**all**", census.num_repositories, total, tokens))
+    lines.append(_row("**all**", census.num_repositories, census.total, tokens))
     return "\n".join(lines) + "\n"
 
 

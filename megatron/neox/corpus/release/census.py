@@ -29,6 +29,14 @@ class Census:
     """By language; empty where none were counted."""
 
     @property
+    def total(self) -> Amount:
+        """Over all languages."""
+        total = Amount()
+        for amount in self.languages.values():
+            total.add(amount.num_files, amount.num_bytes)
+        return total
+
+    @property
     def num_repositories(self) -> int:
         """Of any language; one with several counts once."""
         return len(set().union(*self.repositories.values()))

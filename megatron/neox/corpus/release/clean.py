@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,17 @@ from megatron.neox.corpus.deduplication.near import PRESETS as NEAR_PRESETS
 from megatron.neox.corpus.deduplication.near import NearDuplicates
 from megatron.neox.corpus.filters.presets import DEDUPLICATION, preset
 from megatron.neox.corpus.filters.stage import build_filters, filter_stage
+from megatron.neox.corpus.filters.tokens import load_encoder
 from megatron.neox.corpus.importing.import_dataset import ImportSettings, columns_of, importing
 from megatron.neox.corpus.protection.protect import Protection, protect_stage
-from megatron.neox.corpus.release.split import split_stage
-from megatron.neox.corpus.stages.shards import schema
-from megatron.neox.corpus.stages.stage import Stage
+from megatron.neox.corpus.protection.redaction import DEFAULT_KINDS
+from megatron.neox.corpus.release.card import DataCard, read_summaries
+from megatron.neox.corpus.release.census import Census, take_census
+from megatron.neox.corpus.release.split import Side, split_stage
+from megatron.neox.corpus.stages.shards import find_shards, schema
+from megatron.neox.corpus.stages.stage import SUMMARY, Stage
 from megatron.neox.errors import UserError
+from megatron.neox.reports.funnel import draw_funnel, steps_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +32,9 @@ class CleanSettings:
     Attributes:
         input: a folder of shards; or files, a folder or a dataset of the hub, as `ImportSettings` takes them.
         columns: a preset of their columns.
-        tokenizer: options of the filter char_token_ratio.
+        tokenizer: of the filter char_token_ratio, where the preset has it, and of the card's tokens.
         protect: redact personal data and secrets, and leave HumanEval's tasks out.
+        opted_out: repositories that are left out, as `read_opt_out` gives them.
     """
 
     input: str
@@ -38,9 +44,13 @@ class CleanSettings:
     language: str | None = None
     tokenizer: Mapping[str, str]
     protect: bool = False
+    opted_out: frozenset[str] = frozenset()
     valid_share: float = 0.005
     seed: int = 1
 
+
+CARD, FUNNEL = "data_card.md", "funnel.png"
+SIDES: tuple[Side, ...] = ("train", "valid")
 
 Step = tuple[Path, Callable[[Path], Stage]]
 """The folder that a stage writes, and the stage when the folder before it is given and whole."""
@@ -50,12 +60,10 @@ def plan(settings: CleanSettings) -> list[Step]:
     """The stages in order; the last two, train and valid, both read the folder before them.
 
     Raises:
-        UserError: the preset needs a tokenizer, or has no use for one.
+        UserError: the preset needs a tokenizer, or the input's columns are known.
     """
     copies, folder = DEDUPLICATION[settings.preset], settings.output / "stages"
     filters: dict[str, dict[str, Any]] = preset(settings.preset)
-    if settings.tokenizer and "char_token_ratio" not in filters:
-        raise UserError(f"the preset {settings.preset} asks no tokenizer; leave it out")
     if "char_token_ratio" in filters:
         filters["char_token_ratio"].update(settings.tokenizer)
     build_filters(filters)  # so that a mistake is told before any work
@@ -63,14 +71,8 @@ def plan(settings: CleanSettings) -> list[Step]:
     if not is_shards(Path(settings.input)):
         imported = folder / "imported"
         chosen = columns_of(settings.columns, {"fixed_language": settings.language})
-        steps.append(
-            (
-                imported,
-                lambda _: importing(
-                    ImportSettings(inputs=(settings.input,), output=imported, columns=chosen)
-                ),
-            )
-        )
+        told = ImportSettings(inputs=(settings.input,), output=imported, columns=chosen)
+        steps.append((imported, lambda _: importing(told)))
     elif settings.columns or settings.language:
         raise UserError(
             f"{settings.input} holds shards, whose columns are known; leave out --columns and --language"
@@ -81,8 +83,10 @@ def plan(settings: CleanSettings) -> list[Step]:
     if copies.near is not None:
         distinct, near = folder / "distinct", NEAR_PRESETS[copies.near]
         steps.append((distinct, lambda source: NearDuplicates(source, distinct, near).stage()))
-    if settings.protect:
-        protected, protection = folder / "protected", Protection(humaneval=True)
+    if settings.protect or settings.opted_out:
+        kinds = DEFAULT_KINDS if settings.protect else ()
+        protection = Protection(kinds=kinds, humaneval=settings.protect, opted_out=settings.opted_out)
+        protected = folder / "protected"
         steps.append((protected, lambda source: protect_stage(source, protected, protection)))
     return steps
 
@@ -90,10 +94,41 @@ def plan(settings: CleanSettings) -> list[Step]:
 def sides(settings: CleanSettings, source: Path) -> dict[str, Stage]:
     """The stages that divide what is clean, by the names of their folders."""
     told = {"share": settings.valid_share, "seed": settings.seed}
-    return {
-        "train": split_stage(source, settings.output / "train", "train", **told),
-        "valid": split_stage(source, settings.output / "valid", "valid", **told),
-    }
+    return {side: split_stage(source, settings.output / side, side, **told) for side in SIDES}
+
+
+def write_card(settings: CleanSettings, folders: Sequence[Path], *, commit: str) -> dict[str, Census]:
+    """Write data_card.md and its picture, and return what each side holds.
+
+    Args:
+        folders: what the stages of `plan` wrote, in order.
+        commit: of this software.
+    """
+    output, given = settings.output, Path(settings.input)
+    if is_shards(given) and (given / SUMMARY).is_file():
+        folders = [given, *folders]  # what made the shards belongs to the story
+    summaries = read_summaries(folders)
+    draw_funnel(steps_of(summaries), output / FUNNEL)
+    options = [settings.tokenizer.get(name) for name in ("tokenizer", "vocab_file", "merge_file")]
+    encoder = load_encoder(*options) if settings.tokenizer else None
+    parts = {name: take_census(find_shards(output / name), encoder) for name in SIDES}
+    card = DataCard(
+        title=f"Source code, cleaned as {settings.preset}",
+        parts=parts,
+        stages=[*summaries, *read_summaries([output / name for name in parts])],
+        commit=commit,
+        tokenizer=Path(next(iter(settings.tokenizer.values()))).name if encoder else "",
+        funnel=FUNNEL,
+        data_files={"train": "train/*.parquet", "validation": "valid/*.parquet"},
+    )
+    card.write(output / CARD)
+    return parts
+
+
+def published_files(output: Path) -> dict[str, Path]:
+    """What belongs to the dataset on a hub, by its name there."""
+    shards = {f"{name}/{shard.name}": shard for name in SIDES for shard in find_shards(output / name)}
+    return {"README.md": output / CARD, FUNNEL: output / FUNNEL, **shards}
 
 
 def is_shards(folder: Path) -> bool:

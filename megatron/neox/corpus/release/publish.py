@@ -9,14 +9,23 @@ from megatron.neox.downloads.hub import told_push_failures
 from megatron.neox.errors import UserError
 
 
-def require_token(repository: str) -> None:
+def require_destination(repository: str) -> None:
     """Refuse at once what could not be pushed in the end.
 
     Raises:
-        UserError: there is no token.
+        UserError: it is no name of a dataset, or there is no token.
     """
     from huggingface_hub import get_token
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
 
+    try:
+        validate_repo_id(repository)
+    except HFValidationError as error:
+        raise UserError(f"--push {repository}: {error}") from error
+    if "/" not in repository:
+        raise UserError(
+            f"--push {repository}: a dataset of the hub is USER/NAME; give the user or organisation too"
+        )
     if get_token() is None:
         raise UserError(f"no token to push to {repository} with; set HF_TOKEN, or log in: hf auth login")
 
