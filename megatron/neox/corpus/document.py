@@ -6,6 +6,9 @@ import codecs
 from collections import Counter
 from dataclasses import dataclass, field
 
+MOST_BYTES = 1 << 30
+"""Of a file that is read as one document, since it is held whole: a guard of the memory, and no filter."""
+
 
 @dataclass(frozen=True, slots=True)
 class Document:

@@ -83,10 +83,19 @@ class Fetcher:
 
     Args:
         token: sent to the server that is asked, and not to one that it redirects to; never shown.
+        server: what a user sets to ask another server, for messages.
     """
 
-    def __init__(self, report: Report, patience: Patience | None = None, *, token: str | None = None) -> None:
+    def __init__(
+        self,
+        report: Report,
+        patience: Patience | None = None,
+        *,
+        token: str | None = None,
+        server: str = "--mirror",
+    ) -> None:
         self._report = report
+        self._server = server
         self._patience = patience or Patience()
         self._session = requests.Session()
         # Bytes as they lie on the server: a compressed transfer could neither be resumed nor compared.
@@ -144,7 +153,7 @@ class Fetcher:
             transfer.discard()
             raise ResourceError(
                 f"{remote.url}: what arrived is not the file that was released: {problem}\n"
-                "  it was removed; try later, or from another network or --mirror"
+                f"  it was removed; try later, or from another network or {self._server}"
             )
         transfer.finish()
         return True
@@ -163,7 +172,7 @@ class Fetcher:
                     kept = "what has arrived is kept, and the same command goes on; " if num_bytes() else ""
                     raise ResourceError(
                         f"{url}: {error}; given up at attempt {failures}\n"
-                        f"  {kept}HTTPS_PROXY is honoured, and --mirror names another server"
+                        f"  {kept}HTTPS_PROXY is honoured, and {self._server} names another server"
                     ) from error
                 wait = max(error.wait_seconds, patience.wait_seconds * 2 ** (failures - 1))
                 wait = min(wait, _LONGEST_WAIT_SECONDS)

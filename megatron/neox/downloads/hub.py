@@ -16,6 +16,7 @@ from megatron.neox.errors import InputError, ResourceError, UserError
 
 SCHEME = "hf://"
 _ADDRESS = "https://huggingface.co"
+_MAIN = "main"
 _FORM = re.compile(r"hf://datasets/(?P<name>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+?))?/(?P<file>.+)")
 
 
@@ -28,8 +29,9 @@ class HubFile:
     file: str
 
     def path_in(self, folder: Path) -> Path:
-        """Where it lies among others: two languages of The Stack have files of the same name."""
-        return folder / self.name / Path(self.file)
+        """Where it lies among others: languages of The Stack have files of the same name, and so have revisions."""
+        revision = "" if self.revision == _MAIN else f"@{quote(self.revision, safe='')}"
+        return folder / f"{self.name}{revision}" / self.file
 
 
 def parse_hub_path(text: str) -> HubFile:
@@ -44,7 +46,7 @@ def parse_hub_path(text: str) -> HubFile:
             f"{text} is no file of a dataset on the hub; it is written as "
             "hf://datasets/bigcode/the-stack/data/c/train-00000-of-00257.parquet"
         )
-    return HubFile(found["name"], found["revision"] or "main", found["file"])
+    return HubFile(found["name"], found["revision"] or _MAIN, found["file"])
 
 
 def fetch_hub_file(text: str, folder: Path, report: Report, patience: Patience | None = None) -> Path:
@@ -67,7 +69,7 @@ def fetch_hub_file(text: str, folder: Path, report: Report, patience: Patience |
     token = _token()
     with alone_in(path.parent):
         try:
-            Fetcher(report, patience, token=token).fetch(_described(url, token), path)
+            Fetcher(report, patience, token=token, server="HF_ENDPOINT").fetch(_described(url, token), path)
         except Refused as error:
             raise InputError(_refusal(text, page, error, has_token=token is not None)) from error
     return path

@@ -34,18 +34,25 @@ def add_fetch_options(parser: argparse.ArgumentParser, *, origins: str, archive:
 
 def add_patience_options(parser: argparse.ArgumentParser, patience: Patience) -> None:
     """Add --retries, --retry-wait and --timeout."""
-    add = parser.add_argument
-    add(
-        "--retries", type=int, default=patience.num_retries, metavar="N",
-        help="failures in a row, without a byte between them, after which to give up (default: %(default)s)",
+    add_retry_options(
+        parser, patience.num_retries, patience.wait_seconds,
+        "failures in a row, without a byte between them, after which to give up",
     )  # fmt: skip
-    add(
-        "--retry-wait", type=float, default=patience.wait_seconds, metavar="SECONDS",
-        help="before the first retry; twice as long before each further one (default: %(default)s)",
-    )  # fmt: skip
-    add(
+    parser.add_argument(
         "--timeout", type=float, default=patience.timeout_seconds, metavar="SECONDS",
         help="longest silence of the server (default: %(default)s)",
+    )  # fmt: skip
+
+
+def add_retry_options(
+    parser: argparse.ArgumentParser, num_retries: int, wait_seconds: float, meaning: str
+) -> None:
+    """Add --retries, whose meaning is told, and --retry-wait."""
+    add = parser.add_argument
+    add("--retries", type=int, default=num_retries, metavar="N", help=f"{meaning} (default: %(default)s)")
+    add(
+        "--retry-wait", type=float, default=wait_seconds, metavar="SECONDS",
+        help="before the first retry; twice as long before each further one (default: %(default)s)",
     )  # fmt: skip
 
 

@@ -101,6 +101,11 @@ def straight(run: Run, folder: Path) -> Straight:
     return Straight(run, folder, written, *known)
 
 
+def is_killed_before(operation: int, run: Run, output: Path) -> bool:
+    """Kill a run before one of its operations on files, counted from 0; whether it has as many."""
+    return _go(run, output, kill_at=operation) is None
+
+
 def _go(
     run: Run, output: Path, *, kill_at: int | None = None, kill_after: float | None = None
 ) -> tuple[int, float] | None:

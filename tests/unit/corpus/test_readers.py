@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,12 +16,16 @@ from megatron.neox.corpus.document import Document, Tally
 from megatron.neox.corpus.readers import (
     inputs_of,
     parts_of,
+    read_directory,
     read_jsonl,
     read_parquet,
     read_text,
     reader_name,
 )
+from megatron.neox.corpus.readers.parquet import open_parquet, rows_at_once
+from megatron.neox.corpus.readers.text_column import holds_text
 from megatron.neox.corpus.texts import usable_texts
+from megatron.neox.data.pretokenize_pieces import Reading, read_pieces
 from megatron.neox.errors import InputError
 from megatron.neox.plugins import readers
 
@@ -82,6 +87,48 @@ def test_damaged_archives_are_named(tmp_path: Path, name: str, data: bytes) -> N
     (tmp_path / name).write_bytes(data)
     with pytest.raises(InputError, match=rf"{name} is damaged or cut short"):
         list(read_jsonl(tmp_path / name, Tally()))
+
+
+ARROW_TYPES = [
+    pyarrow.string(), pyarrow.large_string(), pyarrow.string_view(), pyarrow.binary(), pyarrow.large_binary(),
+    pyarrow.binary_view(), pyarrow.dictionary(pyarrow.int32(), pyarrow.string()),
+    pyarrow.dictionary(pyarrow.int32(), pyarrow.binary()),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ARROW_TYPES, ids=str)
+def test_parquet_columns_of_every_type_of_text(tmp_path: Path, kind: pyarrow.DataType) -> None:
+    path, texts = tmp_path / "a.parquet", ["é", None, "", "b" * 100, "é"]
+    table = pyarrow.table({"text": pyarrow.array(texts).cast(kind)})
+    parquet.write_table(table, path, row_group_size=2)
+    assert parquet.read_schema(path).field("text").type == kind
+    tally = Tally()
+    read = [document.data.decode() for document in read_parquet(path, tally)]
+    assert read == ["é", "", "b" * 100, "é"]
+    assert tally.skipped == {"no_text": 1}
+    if holds_text(kind):
+        pieces = list(read_pieces(path, column="text", start=0, stop=10**6, size=10**6, reading=Reading()))
+        assert pieces == [["é", "", "b" * 100, "é"]]
+
+
+def test_rows_of_megabytes_are_read_a_few_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("megatron.neox.corpus.readers.parquet._BYTES_AT_ONCE", 1 << 20)
+    path, long = tmp_path / "a.parquet", [os.urandom(1 << 17).hex() for _ in range(12)]
+    table = pyarrow.table({"text": [*["short"] * 1000, *long], "other": ["x" * 1000] * 1012})
+    parquet.write_table(table, path, row_group_size=1000)
+    with open_parquet(path) as file:
+        assert rows_at_once(file, ["text"], 256) == 3  # by the second row group
+        assert rows_at_once(file, ["other"], 256) == 256
+    assert [document.data.decode() for document in read_parquet(path, Tally())] == table["text"].to_pylist()
+
+
+def test_views_of_what_is_no_text(tmp_path: Path) -> None:
+    views = pyarrow.array([b"\xff", b"b"], pyarrow.binary_view())
+    bad = pyarrow.Array.from_buffers(pyarrow.string_view(), 2, views.buffers())
+    parquet.write_table(pyarrow.table({"text": bad}), tmp_path / "a.parquet")
+    tally = Tally()
+    assert list(usable_texts(read_parquet(tmp_path / "a.parquet", tally), tally)) == ["b"]
+    assert tally.skipped == {"not_utf8": 1}
 
 
 def test_parquet_columns_of_text_and_bytes(tmp_path: Path) -> None:
@@ -176,6 +223,42 @@ def test_pieces_of_an_input_are_the_whole(tmp_path: Path, monkeypatch: pytest.Mo
             for document in readers.build(name, path, Tally(), options={"part": part})
         ]
         assert found == texts
+
+
+@pytest.mark.parametrize("ending", ["", ".gz", ".zst"])
+def test_a_line_that_would_fill_the_memory_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    monkeypatch.setattr("megatron.neox.corpus.readers.jsonl._LINE_BYTES", 1 << 20)
+    monkeypatch.setattr("megatron.neox.corpus.readers.jsonl._PART_BYTES", 100)
+    path = tmp_path / f"a.jsonl{ending}"
+    pack = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.ZstdCompressor().compress}[ending]
+    path.write_bytes(pack(b'{"text": "a"}\n' * 20 + b" " * (120 << 20) + b'{"text": "b"}\n'))
+    tracemalloc.start()
+    with pytest.raises(
+        InputError, match=r"a\.jsonl.*:21: a line of more than 1 MiB; a \.jsonl file has one object"
+    ):
+        list(read_jsonl(path, Tally()))
+    assert tracemalloc.get_traced_memory()[1] < 80 << 20
+    tracemalloc.stop()
+    if not ending:
+        with pytest.raises(InputError, match=r"a\.jsonl:21: a line of more than 1 MiB"):
+            list(parts_of("jsonl", path, Tally()))
+
+
+def test_a_file_that_would_fill_the_memory_is_no_document(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tree").mkdir()
+    for name in ("a.txt", "tree/a.py"):
+        with (tmp_path / name).open("wb") as file:
+            file.truncate((1 << 30) + 1)  # of holes
+    monkeypatch.setattr("megatron.neox.corpus.readers.text.MOST_BYTES", 1 << 20)
+    with pytest.raises(InputError, match=r"a\.txt is one document of more than 1 MiB; divide it"):
+        list(read_text(tmp_path / "a.txt", Tally()))
+    tally = Tally()
+    assert not list(read_directory(tmp_path / "tree", tally))
+    assert tally.skipped == {"too_big": 1}
 
 
 def test_a_bad_line_of_a_later_piece_has_its_number_in_the_file(

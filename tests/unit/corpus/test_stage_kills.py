@@ -74,7 +74,7 @@ def encode(folder: Path, vocabulary: Path, output: Path) -> None:
             inputs=[folder],
             output_prefix=str(output / "code"),
             tokenizer=tokenizer,
-            resume=not any(output.glob("*.bin")) or not any(output.glob("*.json")),
+            resume=True,
         )
     )
 

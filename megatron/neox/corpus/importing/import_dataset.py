@@ -29,10 +29,12 @@ from megatron.neox.corpus.importing.records import (
     text_list,
     whole_number,
 )
+from megatron.neox.corpus.listing import changed, state_of
 from megatron.neox.corpus.stages.counts import Counts
 from megatron.neox.corpus.stages.shards import SourceFile, escape_path, new_shard, shard_name
 from megatron.neox.corpus.stages.stage import Phase, Stage, work_folder
 from megatron.neox.errors import InputError
+from megatron.neox.files import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +112,7 @@ def importing(settings: ImportSettings) -> Stage:
     Raises:
         InputError: there is no file, one has not the columns, or there is no row in any.
     """
-    sources = tuple(source for text in settings.inputs for source in _sources(text))
+    sources = tuple(source for text in settings.inputs for source in _sources(text, settings.output))
     if not sources:
         raise InputError(f"{', '.join(settings.inputs)} holds no file that ends with {', '.join(ENDINGS)}")
     _look_at([Path(source.place) for source in sources if not source.place.startswith(HUB)], settings.columns)
@@ -122,31 +124,33 @@ def importing(settings: ImportSettings) -> Stage:
     task = ImportTask(settings, sources)
     here = [Path(text) for text in settings.inputs if not text.startswith(HUB)]
     phases = [Phase("import", len(sources), task)]
-    return Stage("import", settings.output, told, phases, _refuse_nothing, inputs=here)
+    return Stage("import", settings.output, told, phases, _refuse_nothing, here, task.check_inputs)
 
 
-def _sources(text: str) -> list[Source]:
+def _sources(text: str, output: Path) -> list[Source]:
+    """What stands for an input; an output that lies in it is none of it."""
     if text.startswith(HUB):
         return _hub_sources(text)
     path = Path(text)
     if not path.exists():
         raise InputError(f"the input {path} does not exist (looked for {path.absolute()})")
     files = sorted(file for file in path.rglob("*") if _is_wanted(file.name)) if path.is_dir() else [path]
-    files = [file for file in files if file.is_file()]
+    here = output.resolve()
+    files = [file for file in files if file.is_file() and not file.resolve().is_relative_to(here)]
     if len(files) == 1 and not _is_wanted(files[0].name):
         raise InputError(f"{path} ends with none of {', '.join(ENDINGS)}")
     return [Source(str(file), _identity(file)) for file in files]
 
 
 def _identity(path: Path) -> str:
-    """A hash of a file's name, size, beginning and end, where parquet says what it holds."""
+    """A file's name, and a hash of its size, beginning and end, where parquet says what it holds."""
     size = path.stat().st_size
-    digest = sha256(f"{path.name} {size} ".encode())
+    digest = sha256(f"{size} ".encode())
     with path.open("rb") as file:
         digest.update(file.read(_LOOKED_AT_BYTES))
         file.seek(max(0, size - _LOOKED_AT_BYTES))
         digest.update(file.read(_LOOKED_AT_BYTES))
-    return digest.hexdigest()
+    return f"{_escaped(path.name)} {digest.hexdigest()}"
 
 
 def _is_wanted(name: str) -> bool:
@@ -212,6 +216,7 @@ class ImportTask:
         place = self.sources[number].place
         fetched = work_folder(self.settings.output) / f"fetched-{number:05d}"
         path = _fetch(place, fetched) if place.startswith(HUB) else Path(place)
+        state = state_of(path)
         columns = self.settings.columns
         with new_shard(self.settings.output / shard_name(number)) as shard:
             for row_number, row in read_records(path, columns.named()):
@@ -221,7 +226,23 @@ class ImportTask:
                     counts.keep(file.language, file.size)
                     shard.write(file)
         shutil.rmtree(fetched, ignore_errors=True)
+        if not place.startswith(HUB):
+            write_whole(self._state_path(number), state)
         return counts
+
+    def check_inputs(self) -> None:
+        """Refuse to go on where a file of a task that is done has changed.
+
+        Raises:
+            OutputError: one has; it is named.
+        """
+        for number, source in enumerate(self.sources):
+            path = self._state_path(number)
+            if path.exists() and path.read_text("utf-8") != state_of(Path(source.place)):
+                raise changed(source.place)
+
+    def _state_path(self, number: int) -> Path:
+        return work_folder(self.settings.output) / f"state-{number:05d}"
 
 
 def _fetch(place: str, folder: Path) -> Path:

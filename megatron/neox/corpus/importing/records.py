@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from megatron.neox.corpus.readers.jsonl import open_lines
+from megatron.neox.corpus.readers.jsonl import lines_of, open_lines
+from megatron.neox.corpus.readers.parquet import rows_at_once
+from megatron.neox.corpus.readers.text_column import plain
 from megatron.neox.errors import InputError, did_you_mean
 
 ENDINGS = (".parquet", ".jsonl", ".jsonl.gz", ".jsonl.zst", ".ndjson", ".json.gz", ".json.zst")
@@ -46,10 +48,27 @@ def _parquet_rows(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, dict
     with _opened(path) as file:
         _check(path, needed, file.schema_arrow.names)
         number = 0
-        for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE, columns=list(needed)):
-            for row in batch.to_pylist():
+        num_rows = rows_at_once(file, needed, _ROWS_AT_ONCE)
+        for batch in file.iter_batches(batch_size=num_rows, columns=list(needed)):
+            for values in zip(*map(_values, batch.columns)):
                 number += 1
-                yield number, row
+                yield number, dict(zip(batch.schema.names, values))
+
+
+def _values(column: Any) -> list[Any]:
+    """The cells of a column; of texts, those that are no UTF-8 as bytes."""
+    try:
+        return column.to_pylist()
+    except UnicodeDecodeError:
+        cells = (cell.as_buffer().to_pybytes() if cell.is_valid else None for cell in plain(column))
+        return [None if cell is None else _text_of(cell) for cell in cells]
+
+
+def _text_of(data: bytes) -> str | bytes:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data
 
 
 @contextmanager
@@ -78,7 +97,7 @@ def _check(path: Path, needed: Sequence[str], names: Sequence[str]) -> None:
 
 def _json_rows(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
     with open_lines(path) as lines:
-        for number, line in enumerate(lines, 1):
+        for number, line in enumerate(lines_of(lines, path), 1):
             if not line.strip():
                 continue
             try:

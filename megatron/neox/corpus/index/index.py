@@ -119,6 +119,11 @@ def require_index(index: Path) -> None:
     Raises:
         InputError: there is no such file.
     """
+    if index.is_dir():
+        raise InputError(
+            f"{index} is a folder, not an index; give the file that PolyCoder published (index.zip) or that "
+            "tools/collect/write_index.py wrote"
+        )
     if not index.is_file():
         raise InputError(f"the index {index} does not exist (looked for {index.absolute()})")
 

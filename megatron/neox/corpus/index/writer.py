@@ -15,7 +15,7 @@ from typing import IO
 from megatron.neox.corpus.index.index import index_name
 from megatron.neox.corpus.stages.folders import lock_folder
 from megatron.neox.corpus.stages.shards import find_shards, read_batches
-from megatron.neox.errors import OutputError
+from megatron.neox.errors import InputError, OutputError
 from megatron.neox.files import appearing
 
 _COLUMNS = ("language", "repository", "path", "sha256")
@@ -32,7 +32,7 @@ def write_index(shards: Path, output: Path, *, overwrite: bool = False) -> int:
         output: becomes a zip where its name ends in `.zip`.
 
     Raises:
-        InputError: no finished folder of shards.
+        InputError: no finished folder of shards, or no file in them.
         OutputError: `output` exists, and `overwrite` is not asked for.
     """
     found = find_shards(shards)
@@ -45,7 +45,11 @@ def write_index(shards: Path, output: Path, *, overwrite: bool = False) -> int:
             with _merged(runs[:_MERGED_AT_ONCE]) as lines:
                 runs = [*runs[_MERGED_AT_ONCE:], _run(lines, folder)]
         with appearing(output) as partial, _opened(partial, output) as file, _merged(runs) as lines:
-            return _write(lines, file)
+            if num_lines := _write(lines, file):
+                return num_lines
+            raise InputError(
+                f"{shards} holds no file, so that there is nothing to index; was all of it left out?"
+            )
 
 
 @contextmanager

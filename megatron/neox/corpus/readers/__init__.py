@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from megatron.neox.corpus.document import Tally
-from megatron.neox.corpus.readers.directory import directory_parts, read_directory
+from megatron.neox.corpus.readers.directory import directory_parts, has_several_parts, read_directory
 from megatron.neox.corpus.readers.jsonl import jsonl_parts, read_jsonl
 from megatron.neox.corpus.readers.parquet import parquet_parts, read_parquet
 from megatron.neox.corpus.readers.text import read_text
@@ -20,6 +20,7 @@ from megatron.neox.corpus.stages.stage import SUMMARY
 from megatron.neox.errors import InputError
 
 __all__ = [
+    "has_several_parts",
     "inputs_of",
     "parts_of",
     "read_directory",

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 _PART_BYTES = 64 << 20
-_PACKED_BYTES = 64 << 10  # read at once; what comes out of them is in memory
+_PACKED_BYTES = 2 << 10  # read at once; what comes out of them, 64 MiB at most, is in memory
+_LINE_BYTES = 256 << 20  # of the longest line, which is in memory, too
 
 
 def jsonl_parts(path: Path) -> Iterator[list[int] | None]:
@@ -33,8 +34,9 @@ def jsonl_parts(path: Path) -> Iterator[list[int] | None]:
     with open_lines(path) as lines:
         size, start = os.fstat(lines.fileno()).st_size, 0
         while start < size:
-            lines.seek(min(start + _PART_BYTES, size) - 1)
-            lines.readline()
+            end = min(start + _PART_BYTES, size) - 1
+            lines.seek(end)
+            next(lines_of(lines, path, before=end))
             yield [start, lines.tell()]
             start = lines.tell()
 
@@ -51,13 +53,14 @@ def read_jsonl(
         part: bytes to read, the first and the one behind the last, lines being whole; none reads all.
 
     Raises:
-        InputError: a line (named) is no JSON object, its value is not text, or the archive is damaged.
+        InputError: a line (named) is no JSON object or longer than 256 MiB, its value is not text, or the archive is
+            damaged.
     """
     with open_lines(path) as lines:
         start, stop = part or (0, None)
         if start:
             lines.seek(start)
-        for number, line in enumerate(lines, start=1):
+        for number, line in enumerate(lines_of(lines, path, before=start), start=1):
             if stop is not None and start >= stop:
                 return
             if not line.strip():
@@ -71,6 +74,23 @@ def read_jsonl(
                     tally.skip("not_utf8")
             if stop is not None:
                 start += len(line)
+
+
+def lines_of(lines: BinaryIO, path: Path, *, before: int = 0) -> Iterator[bytes]:
+    """The lines of `open_lines(path)`, read on from the byte `before`, none of which may fill the memory.
+
+    Raises:
+        InputError: one is longer than 256 MiB; it is named.
+    """
+    number = 0
+    while line := lines.readline(_LINE_BYTES + 1):
+        number += 1
+        if len(line) > _LINE_BYTES:
+            raise InputError(
+                f"{_place(path, number, before)}: a line of more than {_LINE_BYTES >> 20} MiB; a .jsonl file has one "
+                "object a line: is it a file of another kind?"
+            )
+        yield line
 
 
 def _text(line: bytes, key: str, path: Path, number: int, *, before: int) -> str | None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from megatron.neox.corpus.document import Document, Tally
+from megatron.neox.corpus.readers.text_column import holds_bytes, holds_text, plain
 from megatron.neox.errors import InputError, did_you_mean
 from megatron.neox.plugins import readers
 
 _PART_BYTES = 64 << 20
-_ROWS_AT_ONCE = 256  # bounds memory: rows of code are a few kB, some a few MB
+_ROWS_AT_ONCE = 64  # bounds memory: rows of code are a few kB, some a few MB
+_BYTES_AT_ONCE = 64 << 20
 
 
 def parquet_parts(path: Path) -> Iterator[list[int]]:
@@ -21,7 +23,7 @@ def parquet_parts(path: Path) -> Iterator[list[int]]:
     Raises:
         InputError: not a parquet file.
     """
-    with _opened(path) as file:
+    with open_parquet(path) as file:
         first, num_bytes = 0, 0
         for number in range(file.num_row_groups):
             num_bytes += file.metadata.row_group(number).total_byte_size
@@ -45,12 +47,17 @@ def read_parquet(
     Raises:
         InputError: not a parquet file, no such column, or a column of something other than text or bytes.
     """
-    with _opened(path) as file:
+    import pyarrow
+
+    with open_parquet(path) as file:
         column = _chosen_column(file.schema_arrow, column, path)
         groups = range(*part) if part else range(file.num_row_groups)
         row = sum(file.metadata.row_group(number).num_rows for number in range(groups.start))
-        for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE, row_groups=list(groups), columns=[column]):
-            for cell in batch.column(0):
+        # Files are read side by side already; each thread would keep a heap of its own.
+        num_rows = rows_at_once(file, [column], _ROWS_AT_ONCE, groups)
+        for batch in file.iter_batches(num_rows, list(groups), [column], use_threads=False):
+            pyarrow.default_memory_pool().release_unused()  # or what is kept grows with the number of row groups
+            for cell in plain(batch.column(0)):
                 row += 1
                 if cell.is_valid:
                     yield Document(f"{path}:{row}", cell.as_buffer().to_pybytes(), is_file=False)
@@ -58,14 +65,35 @@ def read_parquet(
                     tally.skip("no_text")
 
 
+def rows_at_once(file: Any, columns: Collection[str], most: int, groups: range | None = None) -> int:
+    """How many rows to read at once: `most`, or as many as are 64 MiB by what the file says of its row groups.
+
+    Args:
+        groups: those that are read; none is all.
+    """
+    largest = 0.0
+    for number in range(file.metadata.num_row_groups) if groups is None else groups:
+        group = file.metadata.row_group(number)
+        parts = map(group.column, range(group.num_columns))
+        sizes = (
+            part.total_uncompressed_size for part in parts if part.path_in_schema.split(".")[0] in columns
+        )
+        largest = max(largest, sum(sizes) / max(group.num_rows, 1))
+    return max(1, min(most, int(_BYTES_AT_ONCE / max(largest, 1))))
+
+
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """The file; what is wrong with it may show while it is read."""
+def open_parquet(path: Path, **options: Any) -> Iterator[Any]:
+    """The file, by the options of `ParquetFile`.
+
+    Raises:
+        InputError: it is not parquet, or damaged, which may show while it is read.
+    """
     import pyarrow
     from pyarrow import parquet
 
     try:
-        with parquet.ParquetFile(path, pre_buffer=False) as file:  # else a whole row group at once
+        with parquet.ParquetFile(path, pre_buffer=False, **options) as file:  # else a whole row group at once
             yield file
     except (pyarrow.ArrowException, OSError) as error:
         raise InputError(
@@ -81,14 +109,11 @@ def _chosen_column(schema: Any, column: str | None, path: Path) -> str:
 
 
 def _check_column(schema: Any, column: str, path: Path) -> None:
-    from pyarrow import types
-
     if column not in schema.names:
         raise InputError(
             f"{path} has no column {column}{did_you_mean(column, schema.names)}; "
             f"--text-column takes one of: {', '.join(schema.names)}"
         )
     kind = schema.field(column).type
-    is_text = (types.is_string, types.is_large_string, types.is_binary, types.is_large_binary)
-    if not any(check(kind) for check in is_text):
+    if not (holds_text(kind) or holds_bytes(kind)):
         raise InputError(f"{path}: the column {column} holds {kind}, not text; --text-column names another")

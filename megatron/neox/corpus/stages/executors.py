@@ -7,21 +7,24 @@ here goes on there. The output folder must lie where all nodes see it.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import quote
+from subprocess import CalledProcessError
 from typing import TYPE_CHECKING, Any
 
 from megatron.neox.corpus.stages.counts import Counts
-from megatron.neox.corpus.stages.stage import Phase, Stage, opened
+from megatron.neox.corpus.stages.slurm_jobs import NoteJob, jobs_note, slurm_folder
+from megatron.neox.corpus.stages.stage import Phase, Stage, opened, remove
 from megatron.neox.errors import DependencyError, InputError
 
 if TYPE_CHECKING:
     from datatrove.executor.slurm import SlurmPipelineExecutor
 
-_ROOT = Path(__file__).resolve().parents[3]
+_ROOT = Path(__file__).resolve().parents[4]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +137,7 @@ def submit_stage(
         The number of the last job; none where the stage is finished already.
 
     Raises:
-        InputError: no partition is given, or there is no sbatch here.
+        InputError: no partition is given, there is no sbatch here, or it refuses a job.
         OutputError: as `run_stage`.
         DependencyError: datatrove is not installed.
     """
@@ -148,23 +151,38 @@ def submit_stage(
         if finished is not None:
             return None
         # Jobs unpickle what lies there: nobody else may write to it.
-        _slurm_folder(stage).mkdir(mode=0o700, exist_ok=True)
-        _slurm_folder(stage).chmod(0o700)
-        last: SlurmPipelineExecutor | None = None
-        steps: list[tuple[str, Any]] = [
-            *((phase.name, PhaseStep(stage, place)) for place, phase in enumerate(stage.phases)),
-            ("finish", FinishStep(stage)),
-        ]
+        folder, note = slurm_folder(stage.output), jobs_note(stage.output)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        folder.chmod(0o700)
+        note.unlink(missing_ok=True)
         try:
-            for name, step in steps:
-                last = _slurm_jobs(SlurmPipelineExecutor, stage, name, step, resources, last)
-                last.run()
+            return _submit(SlurmPipelineExecutor, stage, resources)
+        finally:
+            if not note.exists():
+                shutil.rmtree(folder)
+                if not stage.has_begun():
+                    remove(stage)
+
+
+def _submit(executor: Any, stage: Stage, resources: Resources) -> str:
+    """Each phase after the one before; the number of the last job."""
+    last: SlurmPipelineExecutor | None = None
+    steps: list[tuple[str, Any]] = [
+        *((phase.name, PhaseStep(stage, place)) for place, phase in enumerate(stage.phases)),
+        ("finish", FinishStep(stage)),
+    ]
+    for name, step in steps:
+        last = _slurm_jobs(executor, stage, name, step, resources, last)
+        try:
+            last.run()
         except FileNotFoundError as error:
             raise InputError(
                 f"--executor slurm: {error.filename} is not here; run it where jobs are submitted"
             ) from error
-        assert last is not None
-        return str(last.job_id)
+        except CalledProcessError as error:
+            raise InputError(f"sbatch takes no job of the phase {name}; it says why above") from error
+    assert last is not None
+    return str(last.job_id)
 
 
 def _slurm_jobs(
@@ -185,13 +203,9 @@ def _slurm_jobs(
         sbatch_args=resources.sbatch,
         depends=before,
         skip_completed=False,
-        logging_dir=str((_slurm_folder(stage) / name).absolute()),
+        job_id_retriever=NoteJob(jobs_note(stage.output).absolute()),
+        logging_dir=str((slurm_folder(stage.output) / name).absolute()),
     )
-
-
-def _slurm_folder(stage: Stage) -> Path:
-    """What the jobs run, and their logs: beside the output, which holds shards alone."""
-    return stage.output.parent / f".{stage.output.name}.slurm"
 
 
 def _num_jobs(stage: Stage, name: str, resources: Resources) -> int:

@@ -6,7 +6,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from megatron.neox.errors import OutputError
@@ -25,7 +25,9 @@ def appearing_whole(output: Path, *, overwrite: bool, marker: str) -> Iterator[P
     Raises:
         OutputError: `output` holds something already, cannot be made, or another run is making it.
     """
-    exists = os.path.lexists(output) and not (output.is_dir() and not any(output.iterdir()))
+    refuse_nameless(output)
+    put_back(output)
+    exists = holds_something(output)
     if exists and not overwrite:
         raise OutputError(f"{output} exists already; give another --output, or --overwrite to replace it")
     if exists and not (output / marker).is_file():
@@ -39,12 +41,9 @@ def appearing_whole(output: Path, *, overwrite: bool, marker: str) -> Iterator[P
         raise OutputError(f"cannot write {output}: {error.strerror}; give another --output") from error
     with lock_folder(staging):
         try:
-            _clear(staging)
+            clear(staging)
             yield staging
-            if exists:
-                _swap(staging, output)
-            else:
-                staging.rename(output)
+            put_in_place(staging, output)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
@@ -77,7 +76,8 @@ def lock_folder(folder: Path, option: str = "--output") -> Iterator[None]:
             os.close(descriptor)
 
 
-def _clear(folder: Path) -> None:
+def clear(folder: Path) -> None:
+    """Remove what a folder holds."""
     for entry in os.scandir(folder):
         if entry.is_dir(follow_symlinks=False):
             shutil.rmtree(entry.path)
@@ -85,9 +85,73 @@ def _clear(folder: Path) -> None:
             os.unlink(entry.path)
 
 
-def _swap(staging: Path, output: Path) -> None:
-    """Put the new folder in the old one's place; `staging` then names the old one."""
-    aside = staging.with_name(f".{output.name}.replaced")
-    output.rename(aside)
-    staging.rename(output)
-    aside.rename(staging)
+def refuse_nameless(output: Path, option: str = "--output") -> None:
+    """Refuse `.` and the like: what takes a name when it is whole needs one.
+
+    Raises:
+        OutputError: as it says.
+    """
+    if output.name in ("", ".."):
+        raise OutputError(f"{output} is no name for a new folder; give another {option}")
+
+
+def holds_something(output: Path) -> bool:
+    """Whether something has the name, be it a link that leads nowhere, other than an empty folder."""
+    return os.path.lexists(output) and not (output.is_dir() and not any(output.iterdir()))
+
+
+def put_in_place(new: Path, output: Path) -> None:
+    """Give a whole folder its name; one that has the name goes.
+
+    Two renames are two instants: of a run that is killed between them, `put_back` finds the old folder again.
+    """
+    if not holds_something(output):
+        new.rename(output)
+        return
+    aside = _aside(output)
+    with lock_folder(output):  # which the folder keeps under its other name
+        output.rename(aside)
+        new.rename(output)
+        remove_whole(aside)
+
+
+def put_back(output: Path) -> None:
+    """Give a folder its name again that a killed run set aside for a new one, which did not come; else clear it away.
+
+    Raises:
+        OutputError: another run is giving the new one its name.
+    """
+    aside = _aside(output)
+    clear_removed(aside)
+    with suppress(FileNotFoundError):
+        aside.stat()
+        with lock_folder(aside):
+            if os.path.lexists(output):
+                remove_whole(aside)
+            else:
+                aside.rename(output)
+
+
+def _aside(output: Path) -> Path:
+    return output.with_name(f".{output.name}.replaced")
+
+
+def remove_whole(folder: Path) -> None:
+    """Remove a folder, under another name first, so that what has its name is whole until it is gone.
+
+    What a kill leaves of it `clear_removed` clears away.
+    """
+    if folder.is_symlink():
+        folder.unlink()
+    else:
+        folder.rename(_doomed(folder))
+        clear_removed(folder)
+
+
+def clear_removed(folder: Path) -> None:
+    """Clear away what is left of a folder that was removed; another run may be at it, too."""
+    shutil.rmtree(_doomed(folder), ignore_errors=True)
+
+
+def _doomed(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name.removeprefix('.')}.removed")

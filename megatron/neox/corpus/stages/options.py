@@ -72,7 +72,12 @@ def run_as_told(stage: Stage, options: argparse.Namespace) -> dict[str, Any] | N
     summary = run_stage(
         stage, workers=options.workers, report=_Progress(), run_tasks=told_executor(options), **begun
     )
-    sys.stdout.write(f"{stage.output}:\n{Counts.from_json(summary).lines()}")
+    counts = Counts.from_json(summary)
+    sys.stdout.write(f"{stage.output}:\n{counts.lines()}")
+    if not counts.total_kept().num_files:
+        most = next(iter(counts.reasons().items()), None)
+        why = f": {most[1].num_files:,} were left out as {most[0]}" if most else ""
+        log.warning("NOTE: %s holds not one file%s", stage.output, why)
     return summary
 
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from megatron.neox.corpus.document import Document
 from megatron.neox.corpus.stages.counts import Counts
-from megatron.neox.corpus.stages.shards import find_shards, new_shard, read_batches
+from megatron.neox.corpus.stages.shards import find_shards, holds_rows, new_shard, read_batches
 from megatron.neox.corpus.stages.stage import SUMMARY, fingerprint
+from megatron.neox.errors import InputError
 
 if TYPE_CHECKING:
     import pyarrow
@@ -21,9 +22,13 @@ def describe_input(folder: Path) -> dict[str, Any]:
     """What a stage's settings say of a folder of shards: how many, and a hash that tells them apart.
 
     Raises:
-        InputError: as `find_shards`.
+        InputError: as `find_shards`; or there is no row in any shard.
     """
     shards = find_shards(folder)
+    if not any(map(holds_rows, shards)):
+        raise InputError(
+            f"{folder} holds no file: its shards are empty; was all of it left out? {SUMMARY} there says why"
+        )
     summary = folder / SUMMARY
     return {"shards": len(shards), "sha256": fingerprint([summary] if summary.is_file() else shards)}
 

@@ -28,7 +28,8 @@ from typing import Any
 from megatron.neox.corpus.stages.counts import Counts
 from megatron.neox.corpus.stages.folders import lock_folder
 from megatron.neox.corpus.stages.processes import submit, worker_pool
-from megatron.neox.errors import NO_SPACE, OutputError, ResourceError
+from megatron.neox.corpus.stages.slurm_jobs import refuse_queued
+from megatron.neox.errors import NO_SPACE, InputError, NeoXError, OutputError, ResourceError
 from megatron.neox.files import write_whole
 
 log = logging.getLogger(__name__)
@@ -60,6 +61,9 @@ def _nothing_more(counts: Counts) -> Mapping[str, Any]:
     return {}
 
 
+def _nothing_to_check() -> None: ...
+
+
 @dataclass(frozen=True)
 class Stage:
     """A pass over a corpus.
@@ -68,8 +72,14 @@ class Stage:
         name: the verb, such as `filter`.
         output: the folder it writes.
         settings: whatever decides the output, as JSON knows it; inputs by what they are, not by where they lie.
-        describe: called when all tasks are done, with the counts of all; what it returns joins summary.json.
+        describe: called when all tasks are done, with the counts of all; what it returns joins summary.json. Raises
+            InputError where the input held nothing that the stage is for.
         inputs: files and folders that it reads, none of which the output may replace.
+        check_inputs: called where a run that was stopped goes on; raises OutputError where an input is not what it
+            was for the tasks that are done.
+        option: that names the output, for messages.
+        prepare: called in each worker as it starts. Where it is given there is work for all of them, and they start
+            with the first phase, not with the first of several tasks.
     """
 
     name: str
@@ -78,6 +88,9 @@ class Stage:
     phases: Sequence[Phase]
     describe: Callable[[Counts], Mapping[str, Any]] = _nothing_more
     inputs: Sequence[Path] = ()
+    check_inputs: Callable[[], None] = _nothing_to_check
+    option: str = "--output"
+    prepare: Callable[[], object] | None = None
 
     @property
     def state(self) -> Path:
@@ -183,24 +196,34 @@ def run_stage(
         run_tasks: where the tasks run; none is `workers` processes of this machine.
 
     Raises:
-        OutputError: the output exists and neither is asked for, other settings made it, it is no stage's, or
-            another run is writing it.
+        OutputError: the output exists and neither is asked for, other settings made it or other contents of an
+            input, it is no stage's, or another run is writing it.
         ResourceError: a worker died, as it does when memory runs out.
+        InputError: as the tasks and `describe`; then nothing is left.
     """
     with opened(stage, resume=resume, overwrite=overwrite) as finished:
         if finished is not None:
             return finished
         try:
-            with _processes(stage, workers) as here:
+            with _processes(stage, 1 if run_tasks else workers) as here:
                 for phase in stage.phases:
                     _run_phase(stage, phase, workers, report, run_tasks or here)
-            return stage.finish()
         except BaseException:
             if not stage.has_begun():
-                _clear(stage)
-                with suppress(OSError):  # a link to the folder, or a mount point, stays
-                    stage.output.rmdir()
+                remove(stage)
             raise
+        try:
+            return stage.finish()
+        except InputError:  # there is nothing in it
+            remove(stage)
+            raise
+
+
+def remove(stage: Stage) -> None:
+    """Leave nothing of a stage that came to nothing."""
+    _clear(stage)
+    with suppress(OSError):  # a link to the folder, or a mount point, stays
+        stage.output.rmdir()
 
 
 @contextmanager
@@ -208,7 +231,8 @@ def opened(stage: Stage, *, resume: bool, overwrite: bool) -> Iterator[dict[str,
     """The output made ready, locked against a second run; gives the summary where the stage is finished already.
 
     Raises:
-        OutputError: as `run_stage`.
+        OutputError: as `run_stage`; or jobs of it are in Slurm's queue.
+        InputError: squeue cannot tell whether they are.
     """
     output = stage.output
     refuse_replacing(output, stage.inputs)
@@ -217,8 +241,10 @@ def opened(stage: Stage, *, resume: bool, overwrite: bool) -> Iterator[dict[str,
     except OSError as error:
         if error.errno in NO_SPACE:  # no other name helps
             raise
-        raise OutputError(f"cannot write {output}: {error.strerror}; give another --output") from error
-    with lock_folder(output):
+        raise OutputError(f"cannot write {output}: {error.strerror}; give another {stage.option}") from error
+    with lock_folder(output, stage.option):
+        if stage.state.exists():
+            refuse_queued(output)
         finished = _prepare(stage, resume=resume, overwrite=overwrite)
         if finished is not None:
             log.info("%s is finished already", output)
@@ -242,7 +268,7 @@ def refuse_replacing(output: Path, inputs: Sequence[Path]) -> None:
 def _prepare(stage: Stage, *, resume: bool, overwrite: bool) -> dict[str, Any] | None:
     output, summary, settings = stage.output, stage.output / SUMMARY, stage.state / "settings.json"
     if any(output.iterdir()) and not (summary.exists() or stage.state.exists()):
-        raise OutputError(f"{output} holds something that no stage wrote; give another --output")
+        raise OutputError(f"{output} holds something that no stage wrote; give another {stage.option}")
     if overwrite:
         _clear(stage)
     elif any(output.iterdir()) and not resume:
@@ -255,6 +281,7 @@ def _prepare(stage: Stage, *, resume: bool, overwrite: bool) -> dict[str, Any] |
         return content
     if settings.exists():
         _refuse_other_settings(stage, json.loads(settings.read_text("utf-8")))
+        stage.check_inputs()
     for folder in (stage.state / "done", stage.work):
         folder.mkdir(parents=True, exist_ok=True)
     write_whole(settings, json.dumps(dict(stage.settings), indent=2))
@@ -277,11 +304,20 @@ def _refuse_other_settings(stage: Stage, found: Mapping[str, Any]) -> None:
     wanted = json.loads(json.dumps(dict(stage.settings)))
     different = sorted(key for key in {*wanted, *found} if wanted.get(key) != found.get(key))
     if different:
-        told = "; ".join(f"{key} was {found.get(key)!r} and is {wanted.get(key)!r}" for key in different)
+        told = "; ".join(_difference(stage, key, found.get(key), wanted.get(key)) for key in different)
         raise OutputError(
             f"{stage.output} was begun with other settings: {told}; give those again, --overwrite it, "
-            "or give another --output"
+            f"or give another {stage.option}"
         )
+
+
+def _difference(stage: Stage, key: str, was: Any, is_now: Any) -> str:
+    """In words; of lists as long, the first place where they differ, for they may name thousands of files."""
+    if key == "input" and stage.inputs:  # hashes tell nobody anything
+        return f"the input {stage.inputs[0]} is another than it was, or changed since"
+    if isinstance(was, list) and isinstance(is_now, list) and len(was) == len(is_now):
+        was, is_now = next(pair for pair in zip(was, is_now) if pair[0] != pair[1])
+    return f"{key} was {was!r} and is {is_now!r}"
 
 
 def _run_phase(
@@ -302,6 +338,10 @@ def _processes(stage: Stage, workers: int) -> Iterator[RunTasks]:
     """
     with ExitStack() as opened_pool:
         pool: ProcessPoolExecutor | None = None
+        if workers > 1 and stage.prepare is not None:
+            pool = opened_pool.enter_context(worker_pool(workers, _begin, (stage,)))
+            for _ in range(workers):
+                submit(pool, _start)
 
         def run_tasks(_: Stage, phase: Phase, pending: Sequence[int], workers: int) -> Iterator[Counts]:
             nonlocal pool
@@ -328,6 +368,13 @@ _stage: Stage | None = None  # of this worker process
 def _begin(stage: Stage) -> None:
     global _stage
     _stage = stage
+    if stage.prepare is not None:
+        with suppress(NeoXError):  # a task will meet it, and tell
+            stage.prepare()
+
+
+def _start() -> None:
+    """A pool starts a process for a task."""
 
 
 def _run_task(place: int, number: int) -> Counts:

@@ -17,8 +17,8 @@ from pyarrow import parquet
 from megatron.neox.corpus.importing.import_dataset import ImportSettings, columns_of, importing
 from megatron.neox.corpus.stages.counts import Counts
 from megatron.neox.corpus.stages.shards import SourceFile, find_shards, read_shard
-from megatron.neox.corpus.stages.stage import run_stage
-from megatron.neox.errors import InputError
+from megatron.neox.corpus.stages.stage import Step, run_stage
+from megatron.neox.errors import InputError, OutputError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -249,3 +249,39 @@ def test_a_dataset_of_the_hub_file_by_file(
         run("hf://datasets/me/code", output=tmp_path / "none")
     with pytest.raises(InputError, match=r"hf://datasets/code is not hf://datasets/USER/NAME"):
         run("hf://datasets/code", output=tmp_path / "none")
+
+
+def test_a_file_that_changed_meanwhile_is_not_mixed_with_what_it_was(tmp_path: Path) -> None:
+    before = json.dumps({"content": "x = 1\n" * 40_000}) + "\n"
+    for name in "abc":
+        (tmp_path / f"{name}.jsonl").write_text(before)
+    settings = ImportSettings(inputs=(str(tmp_path),), output=tmp_path / "out")
+
+    def stop(step: Step) -> None:
+        if step.num_done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_stage(importing(settings), report=stop)
+    middle = len(before) // 2  # which no glance at a file's ends shows
+    (tmp_path / "b.jsonl").write_text(before[:middle] + before[middle:].replace("1", "2", 1))
+    with pytest.raises(OutputError, match=r"b\.jsonl changed since the run began.*--overwrite begins anew"):
+        run_stage(importing(settings), resume=True)
+    (tmp_path / "b.jsonl").write_text(before + before)
+    with pytest.raises(OutputError, match=r"inputs was 'b\.jsonl [0-9a-f]+' and is 'b\.jsonl "):
+        run_stage(importing(settings), resume=True)
+    assert Counts.from_json(run_stage(importing(settings), overwrite=True)).total_kept().num_files == 4
+
+
+def test_texts_that_are_no_text_are_counted_or_replaced(tmp_path: Path) -> None:
+    bad = pa.array([b"x = 1  # \xe9\n", b"y = 2\n", None]).view(pa.string())
+    write_parquet(tmp_path / "in" / "a.parquet", {"content": bad})
+    rows, counts = run(tmp_path / "in", output=tmp_path / "out")
+    assert [row.content for row in rows] == ["y = 2\n"]
+    assert reasons(counts) == {"not_utf8": 1, "null": 1}
+    settings = ImportSettings(
+        inputs=(str(tmp_path / "in"),), output=tmp_path / "replaced", encoding="replace"
+    )
+    run_stage(importing(settings))
+    (shard,) = find_shards(tmp_path / "replaced")
+    assert [row.content for row in read_shard(shard)] == ["x = 1  # \ufffd\n", "y = 2\n"]

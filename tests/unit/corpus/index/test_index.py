@@ -221,6 +221,14 @@ def test_many_shards_are_merged_in_rounds(tmp_path: Path, monkeypatch: pytest.Mo
     assert len(lines) == 11
 
 
+def test_an_index_of_nothing_is_not_written(tmp_path: Path) -> None:
+    with new_shard(tmp_path / shard_name(0)):
+        pass
+    with pytest.raises(InputError, match="holds no file, so that there is nothing to index"):
+        write_index(tmp_path, tmp_path / "index.zip")
+    assert [path.name for path in tmp_path.iterdir()] == [shard_name(0)]
+
+
 def test_files_and_folders_are_looked_up(tmp_path: Path) -> None:
     (tmp_path / "index").write_text(f"a\t{SEEN}\nb\t{sha256(b'1' + bytes([13, 10]))}\n")
     folder = tmp_path / "src"
@@ -243,6 +251,8 @@ def test_files_and_folders_are_looked_up(tmp_path: Path) -> None:
     assert tally.skipped == {"symlink": 1}
     with pytest.raises(InputError, match="nowhere is neither a file nor a folder"):
         look_up(tmp_path / "index", [tmp_path / "nowhere"], tally)
+    with pytest.raises(InputError, match="src is a folder, not an index; give the file"):
+        look_up(folder, [tmp_path / "index"], tally)
 
 
 _ASK = """

@@ -7,7 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from megatron.neox.corpus.stages.shards import shard_name
+import pyarrow as pa
+
+from megatron.neox.corpus.stages.shards import _text_array, shard_name
 
 # What a full disk does to a writer in the middle of a shard: a limit on the size of files.
 FULL = """
@@ -34,3 +36,27 @@ def test_a_full_disk_is_told_as_such_and_leaves_nothing(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, preexec_fn=_limit, check=False)
     assert (done.stdout, done.stderr) == (f"{errno.EFBIG}\n", "")
     assert not list(tmp_path.iterdir())
+
+
+PANDAS = """
+import sys
+from pathlib import Path
+import pyarrow as pa
+from megatron.neox.corpus.stages.shards import SourceFile, new_shard
+with new_shard(Path(sys.argv[1])) as shard:
+    shard.write(SourceFile("o/p", "C", "a.c", "0" * 64, 1, None, ["MIT"], None, False, "int a;"))
+assert "pandas" not in sys.modules
+frame = pa.table({"size": [1, 2]}).to_pandas()  # who needs it has it
+assert pa.Table.from_pandas(frame)["size"].to_pylist() == [1, 2]
+"""
+
+
+def test_writing_a_shard_does_not_import_pandas(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", PANDAS, str(tmp_path / shard_name(0))]
+    assert subprocess.run(command, capture_output=True, text=True, check=False).stderr == ""
+
+
+def test_texts_become_the_column_that_pyarrow_makes() -> None:
+    for texts in ([], [""], ["a", "", "é日本👩" * 1000, "x\0\n"] * 50):
+        assert _text_array(texts).equals(pa.array(texts, pa.string()))
+        _text_array(texts).validate(full=True)

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -23,6 +26,33 @@ from tests.unit.corpus.stages.doubling import Numbers, contents, row
 
 def fails(number: int) -> None:
     raise InputError(f"nothing to read in task {number}")
+
+
+def note_process(folder: Path) -> None:
+    (folder / str(os.getpid())).touch()
+
+
+def waits_for_two(folder: Path, number: int) -> None:
+    deadline = time.monotonic() + 60
+    while len(list(folder.iterdir())) < 2:
+        assert time.monotonic() < deadline, number
+        time.sleep(0.01)
+
+
+def test_workers_that_prepare_start_with_the_first_phase(tmp_path: Path) -> None:
+    seen = tmp_path / "seen"
+    seen.mkdir()
+    phases = [Phase("list", 1, partial(waits_for_two, seen)), Phase("work", 3, partial(waits_for_two, seen))]
+    run_stage(Stage("s", tmp_path / "out", {}, phases, prepare=partial(note_process, seen)), workers=2)
+    started = {int(path.name) for path in seen.iterdir()}
+    assert len(started) == 2
+    assert os.getpid() not in started
+
+
+def test_what_cannot_be_prepared_is_told_by_the_task(tmp_path: Path) -> None:
+    stage = Stage("s", tmp_path / "out", {}, [Phase("work", 2, fails)], prepare=partial(fails, 99))
+    with pytest.raises(InputError, match=r"nothing to read in task [01]"):
+        run_stage(stage, workers=2)
 
 
 @pytest.mark.parametrize("workers", [1, 2])

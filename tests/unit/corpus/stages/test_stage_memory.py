@@ -52,7 +52,7 @@ def peak_bytes(stage: str, shards: Path, output: Path) -> int:
     return int(subprocess.check_output(command, text=True)) << 10
 
 
-# At 50 MB a process has filled all that it keeps, some six row groups of 8 MiB; below that it has not yet grown.
+# At 50 MB a process has filled all that it keeps, some twelve row groups of 4 MiB; below that it has not yet grown.
 @pytest.mark.long
 @pytest.mark.parametrize(("stage", "num_megabytes"), [("filter", 100), ("deduplicate", 100), ("protect", 50)])
 def test_five_times_the_input_takes_no_more_memory(tmp_path: Path, stage: str, num_megabytes: int) -> None:
