@@ -3,7 +3,8 @@
 
 tokenize  tools/preprocess_data.py on a folder of files against GPT-NeoX's loop, and on JSON lines against
           Megatron-LM's fast preprocessing, which has the same engine; ids must be equal
-extract   the decision at 100 tokens against Pygments' full count of the same files; decisions must be equal
+extract   tools/collect/extract_code.py against PolyCoder's loop, which counts all tokens of all files by Pygments, and
+          the decision at 100 tokens alone against that count; the same files must be kept
 exact     tools/collect/deduplicate.py on a folder that holds each file twice against sha256sum by xargs
 near      MinHash and the stage of near copies against datasketch's MinHash and LSH
 memory    the most memory of each stage at several sizes of input
@@ -38,10 +39,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from pyarrow import parquet
 
 from megatron.neox.config import TokenizerConfig
 from megatron.neox.corpus.document import Tally
 from megatron.neox.corpus.readers import read_directory
+from megatron.neox.corpus.stages.shards import find_shards, read_batches
 from megatron.neox.corpus.texts import usable_texts
 from megatron.neox.data.indexed import IndexedDataset
 from megatron.neox.errors import NeoXError, run_door
@@ -72,6 +75,7 @@ def main(arguments: Sequence[str]) -> int:
         metavar="MB",
         help="of the input; of memory several, in ascending order",
     )
+    add("--stages", nargs="+", metavar="NAME", help="of memory, such as 'tokenize shards' (default: all)")
     add("--turns", type=int, default=3, help="of each that are counted (default: %(default)s)")
     add("--workers", type=int, default=2, help="processes (default: %(default)s)")
     add(
@@ -155,13 +159,42 @@ def documents(prefix: Path, tokenizer: Tokenizer | None = None) -> list[bytes]:
 
 
 def extract(options: argparse.Namespace, folder: Path) -> None:
-    """The decision alone, in this process."""
+    """From a tree of repositories to what is kept of it, and the decision alone, in this process."""
+    source = take(options, folder / "Clones", 100)
+    workers = f"--workers={options.workers}"
+    compare(
+        f"extract, from {told(source)}",
+        {
+            "extract_code.py": [*tool("collect/extract_code.py"), f"--input={source}", f"--output={folder}/Shards",
+                                "--overwrite", workers],
+            "PolyCoder's loop": [sys.executable, PEERS, "polycoder", f"--input={source}", f"--output={folder}/Code",
+                                 workers],
+        },
+        options.turns,
+    )  # fmt: skip
+    theirs = (hashlib.sha256(path.read_bytes()).hexdigest() for path, _ in files(folder / "Code"))
+    agree("kept files", sorted(kept_hashes(folder / "Shards")), sorted(theirs))
+    decide(options, folder)
+
+
+def kept_hashes(shards: Path) -> list[str]:
+    """The SHA-256 of every file in a folder of shards."""
+    return [
+        digest
+        for shard in find_shards(shards)
+        for batch in read_batches(shard, ["sha256"])
+        for digest in batch.column(0).to_pylist()
+    ]
+
+
+def decide(options: argparse.Namespace, folder: Path) -> None:
+    """The decision at 100 tokens alone."""
     from pygments.lexers import get_lexer_by_name
 
     from megatron.neox.corpus.extraction.languages import LANGUAGES, languages_by_name
     from megatron.neox.corpus.extraction.lexing import has_tokens
 
-    limit, source = 100, take(options, folder / "Code", 8)
+    limit, source = 100, take(options, folder / "Few", 8, exactly=True)
     texts: list[tuple[str, str]] = []
     for document in read_directory(source, Tally()):
         if languages := languages_by_name(os.fsencode(document.name.rpartition("/")[2])):
@@ -169,7 +202,7 @@ def extract(options: argparse.Namespace, folder: Path) -> None:
                 texts.append((LANGUAGES[languages[0]].lexer, document.text()))
     lexers = {name: get_lexer_by_name(name) for name, _ in texts}
     compare_here(
-        f"extract, {limit} tokens or more, of {len(texts):,} files, {sum(len(t) for _, t in texts) / 1e6:.1f} MB",
+        f"extract, the decision at {limit} tokens alone, on {told(source)}",
         {
             "has_tokens": lambda: [has_tokens(text, name, limit) for name, text in texts],
             "Pygments' full count": lambda: [
@@ -200,37 +233,54 @@ def exact(options: argparse.Namespace, folder: Path) -> None:
 
 
 def near(options: argparse.Namespace, folder: Path) -> None:
-    """CodeParrot's words and 256 hashes: the signatures in this process, then from shards to groups."""
-    from benchmarks.data_peers import word_signature
+    """CodeParrot's words and 256 hashes: up to the groups in this process, then from shards to shards."""
+    from benchmarks.data_peers import grouped, word_signature
+    from megatron.neox.corpus.deduplication.clusters import neighbours
     from megatron.neox.corpus.deduplication.minhash import band_keys, signatures
     from megatron.neox.corpus.deduplication.near import PRESETS
     from megatron.neox.corpus.deduplication.shingles import shingle, slices
 
-    source, preset = take(options, folder / "Code", 30), PRESETS["codeparrot"]
-    texts = [text.encode() for text in usable_texts(read_directory(source, Tally()), Tally())]
+    source, preset = take(options, folder / "Code", 100), PRESETS["codeparrot"]
+    found = dict.fromkeys(text.encode() for text in usable_texts(read_directory(source, Tally()), Tally()))
+    texts = [text for text in found if len(text.split()) >= preset.shingling.minimum]
 
     def ours() -> None:
-        for part in slices(texts):
-            made = signatures(shingle(texts[part], preset.shingling), preset.num_hashes)
-            band_keys(made, preset.bands, preset.rows)
+        signed = (
+            signatures(shingle(texts[part], preset.shingling), preset.num_hashes) for part in slices(texts)
+        )
+        keys = np.concatenate([band_keys(made, preset.bands, preset.rows) for made in signed]).ravel()
+        files = np.repeat(np.arange(len(texts), dtype=np.uint64), preset.bands)
+        order = np.argsort(keys, kind="stable")
+        neighbours(keys[order], files[order])
 
     def theirs() -> None:
-        for text in texts:
-            word_signature(text)
+        grouped(map(word_signature, texts))
 
-    compare_here(f"near, signatures of {told(source)}", {"ours": ours, "datasketch": theirs}, options.turns)
+    size = sum(map(len, texts)) / 1e6
+    title = f"near, up to the groups of {len(texts):,} files, {size:.1f} MB"
+    compare_here(title, {"ours": ours, "datasketch": theirs}, options.turns)
     shards = extracted(options, source, folder / "Shards")
+    peer = [sys.executable, PEERS, "datasketch", f"--input={shards}", f"--output={folder}/distinct.parquet",
+              f"--workers={options.workers}"]  # fmt: skip
     compare(
-        f"near, from shards of {told(source)}",
+        f"near, from shards to shards of {told(source)}",
         {
             "deduplicate.py --near codeparrot": [
                 *tool("collect/deduplicate.py"), f"--input={shards}", f"--output={folder}/distinct", "--overwrite",
                 "--near=codeparrot", f"--workers={options.workers}"],
-            "datasketch": [sys.executable, PEERS, "datasketch", f"--input={shards}", f"--output={folder}/groups.json",
-                           f"--workers={options.workers}"],
+            "CodeParrot's loop, datasketch": [*peer, "--update=word"],
+            "the same with update_batch": [*peer, "--update=batch"],
         },
         options.turns,
     )  # fmt: skip
+    kept = [_num_rows(path) for path in (shards, folder / "distinct", folder / "distinct.parquet")]
+    print("  of {:,} files ours keeps {:,} and datasketch's groups {:,}".format(*kept))
+
+
+def _num_rows(place: Path) -> int:
+    """Rows of a parquet file, or of all in a folder."""
+    paths = place.glob("*.parquet") if place.is_dir() else [place]
+    return sum(parquet.read_metadata(path).num_rows for path in paths)
 
 
 def memory(options: argparse.Namespace, folder: Path) -> None:
@@ -256,7 +306,12 @@ def memory(options: argparse.Namespace, folder: Path) -> None:
             ("near", [*tool("collect/deduplicate.py"), f"--input={shards}", f"--output={folder}/near", "--near"],
              folder / "near" / ".stage"),
         ):  # fmt: skip
+            is_asked = not options.stages or name in options.stages
+            if not is_asked and name != "extract":  # whose shards the others read
+                continue
             spent = run([*command, *common], state)
+            if not is_asked:
+                continue
             state_told = f", state {spent.state / num_files:,.0f} bytes a file" if state else ""
             print(
                 f"    {name:20} {spent.peak / 1e6:6.0f} MB, {spent.processor:6.1f} s of processor time, "
@@ -288,6 +343,16 @@ class Spent:
     state: int
 
 
+# A process is told to have had what its parent had when it began, and a benchmark of many files is large itself.
+_TELL_PEAK = """
+import resource, subprocess, sys
+code = subprocess.call(sys.argv[2:])
+with open(sys.argv[1], "w") as file:
+    file.write(str(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss))
+sys.exit(code if code >= 0 else 128 - code)
+"""
+
+
 def run(command: Sequence[str], state: Path | None = None) -> Spent:
     """Run a command to its end.
 
@@ -304,9 +369,10 @@ def run(command: Sequence[str], state: Path | None = None) -> Spent:
         while not is_done.wait(0.1):
             most = max(most, sum(size for _, size in sizes(folder)))
 
-    with tempfile.TemporaryFile() as told:
+    with tempfile.TemporaryFile() as told, tempfile.NamedTemporaryFile() as peak:
         start = time.perf_counter()
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=told, cwd=ROOT)
+        within = [sys.executable, "-I", "-S", "-c", _TELL_PEAK, peak.name, *command]
+        process = subprocess.Popen(within, stdout=subprocess.DEVNULL, stderr=told, cwd=ROOT)
         watcher = threading.Thread(target=watch, args=(state,)) if state else None
         if watcher:
             watcher.start()
@@ -319,7 +385,8 @@ def run(command: Sequence[str], state: Path | None = None) -> Spent:
         if process.returncode:
             told.seek(0)
             raise NeoXError(f"{' '.join(command)} failed:\n{told.read().decode(errors='replace')[-2000:]}")
-    return Spent(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, most)
+        largest = int(peak.read()) * 1024
+    return Spent(seconds, usage.ru_utime + usage.ru_stime, largest, most)
 
 
 def compare(title: str, commands: Mapping[str, Sequence[str]], turns: int) -> None:

@@ -21,7 +21,6 @@ deepy.enter()
 from megatron.neox.corpus.extraction.extract import extraction
 from megatron.neox.corpus.extraction.source_files import LINKS_OUT, ExtractSettings
 from megatron.neox.corpus.extraction.source_text import ENCODINGS
-from megatron.neox.corpus.repositories import check_name
 from megatron.neox.corpus.stages.options import add_stage_options, run_as_told
 from megatron.neox.errors import ResourceError, run_door
 
@@ -69,6 +68,8 @@ def main(arguments: Sequence[str]) -> None:
         if (getattr(options, name) or 0) < 0:
             parser.error(f"--{name.replace('_', '-')} must be 0 or more")
     if options.repository is not None:
+        from megatron.neox.corpus.repositories import check_name
+
         check_name(options.repository, "--repository")
     keys = ("input", "output", "repository", "all_languages", "format", "encoding", "max_bytes", "min_tokens",
             "repositories_per_task")  # fmt: skip

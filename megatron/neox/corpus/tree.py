@@ -16,6 +16,7 @@ VERSION_CONTROL = frozenset({b".git", b".hg", b".svn", b".bzr"})
 
 # A pipe opened for reading would wait for a writer; O_NONBLOCK returns at once, and fstat then refuses it.
 _READ_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_MOST_OPEN = 256  # folders at a time
 _READ_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -48,7 +49,7 @@ class Tree:
             self._root = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise InputError(f"cannot read the folder {root}: {error.strerror}") from error
-        self._here = (b"", self._root)
+        self._opened = {b"": self._root}
         self.num_links_out = 0
         """Links that were met and lead out of the tree, by what they say; `paths` counts them."""
         self.checkouts: set[bytes] = set()
@@ -68,7 +69,7 @@ class Tree:
 
     def paths(self, *, seed: int | None = None) -> list[bytes]:
         """All files: sorted by their bytes, or with a seed in an order that names and seed alone decide."""
-        found = sorted(self._walk())
+        found = sorted(path for path, _ in self.walk())
         if seed is not None:
             random.Random(seed).shuffle(found)
         return found
@@ -108,53 +109,50 @@ class Tree:
             return 0
         return status.st_size if stat.S_ISREG(status.st_mode) else 0
 
-    def _walk(self) -> Iterator[bytes]:
+    def walk(self) -> Iterator[tuple[bytes, os.DirEntry[str]]]:
+        """All files in no order, each with what its folder says of it, which holds until the next one is asked for."""
         folders = [b""]
         while folders:
             folder = folders.pop()
+            above, _, name = folder.rpartition(b"/")
             try:
-                descriptor = self._open(folder, _READ_FOLDER)
+                descriptor = os.open(name or b".", _READ_FOLDER, dir_fd=self._folder(above))
             except OSError:
                 self._tally.skip("unreadable")
                 continue
+            below = folder and folder + b"/"
             try:
                 with os.scandir(descriptor) as entries:
                     for entry in entries:
                         # A descriptor's entries have names as text; the bytes come back unchanged.
-                        path = os.path.join(folder, os.fsencode(entry.name))
-                        if self._refuses(entry):
-                            self._remember(entry, folder, descriptor)
-                            continue
-                        if entry.is_dir(follow_symlinks=False):
-                            folders.append(path)
+                        name = os.fsencode(entry.name)
+                        is_folder = entry.is_dir(follow_symlinks=False)
+                        if reason := self._reason_against(entry, name, is_folder):
+                            self._tally.skip(reason)
+                            self._remember(entry, name, folder, descriptor)
+                        elif is_folder:
+                            folders.append(below + name)
                         else:
-                            yield path
+                            yield below + name, entry
             finally:
                 os.close(descriptor)
 
-    def _refuses(self, entry: os.DirEntry[str]) -> bool:
-        """Whether an entry is left out; counts it where it is."""
-        name = os.fsencode(entry.name)
+    def _reason_against(self, entry: os.DirEntry[str], name: bytes, is_folder: bool) -> str:
+        """Why an entry is left out; empty where it is not."""
         if name in VERSION_CONTROL:
-            reason = "version_control"
-        elif name in self._exclude:
-            reason = "excluded"
-        elif entry.is_symlink():
-            reason = "symlink"
-        elif entry.is_dir(follow_symlinks=False):
-            return False
-        elif not entry.is_file(follow_symlinks=False):
-            reason = "special_file"
-        elif self._extensions and not name.lower().endswith(self._extensions):
-            reason = "other_extension"
-        else:
-            return False
-        self._tally.skip(reason)
-        return True
+            return "version_control"
+        if name in self._exclude:
+            return "excluded"
+        if is_folder:
+            return ""
+        if not entry.is_file(follow_symlinks=False):
+            return "symlink" if entry.is_symlink() else "special_file"
+        if self._extensions and not name.lower().endswith(self._extensions):
+            return "other_extension"
+        return ""
 
-    def _remember(self, entry: os.DirEntry[str], folder: bytes, descriptor: int) -> None:
+    def _remember(self, entry: os.DirEntry[str], name: bytes, folder: bytes, descriptor: int) -> None:
         """Take note of a link that leads out, and of a folder that is a repository of its own."""
-        name = os.fsencode(entry.name)
         if name in VERSION_CONTROL and folder:
             self.checkouts.add(folder)
         elif entry.is_symlink():
@@ -166,30 +164,28 @@ class Tree:
             self.num_links_out += place.startswith((b"/", b"../")) or place == b".."
 
     def _folder(self, path: bytes) -> int:
-        """A descriptor of a folder; the last one stays open, since files are read folder by folder."""
-        if self._here[0] != path:
-            self._leave()
-            self._here = (path, self._open(path, _READ_FOLDER))
-        return self._here[1]
+        """A descriptor of a folder, each folder on the way being opened below the one before.
+
+        They stay open, some hundreds at a time: files are read folder by folder, or in an order of chance.
+        """
+        known = path
+        while known not in self._opened:
+            known = known.rpartition(b"/")[0]
+        for name in path[len(known) :].split(b"/"):
+            if name:
+                below = os.open(name, _READ_FOLDER, dir_fd=self._opened[known])
+                if len(self._opened) >= _MOST_OPEN:
+                    self._leave()
+                known = known + b"/" + name if known else name
+                self._opened[known] = below
+        return self._opened[known]
 
     def _leave(self) -> None:
-        if self._here[1] != self._root:
-            os.close(self._here[1])
-        self._here = (b"", self._root)
-
-    def _open(self, path: bytes, flags: int) -> int:
-        *folders, name = path.split(b"/")
-        here = self._root
-        try:
-            for folder in folders:
-                below = os.open(folder, _READ_FOLDER, dir_fd=here)
-                if here != self._root:
-                    os.close(here)
-                here = below
-            return os.open(name or b".", flags, dir_fd=here)
-        finally:
-            if here != self._root:
-                os.close(here)
+        """Close all folders but the root."""
+        for path, descriptor in self._opened.items():
+            if path:
+                os.close(descriptor)
+        self._opened = {b"": self._root}
 
 
 def _read_all(descriptor: int, size: int) -> bytes:

@@ -10,11 +10,11 @@ import logging
 import os
 import stat
 import sys
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import chain, islice
 from pathlib import Path
 
 from megatron.neox.corpus.document import Tally
@@ -22,18 +22,18 @@ from megatron.neox.corpus.stages.counts import Counts
 from megatron.neox.corpus.stages.processes import submit, worker_pool
 from megatron.neox.corpus.stages.shards import escape_path
 from megatron.neox.corpus.tree import Tree
-from megatron.neox.errors import OutputError
+from megatron.neox.errors import InputError, OutputError
 from megatron.neox.files import write_whole
 
 log = logging.getLogger(__name__)
 
-_TASK_BYTES = 32 << 20
+_TASK_BYTES = 16 << 20
 _BLOCK_BYTES = 1 << 20
 _FILE_BYTES = 20_000  # what opening a file costs, as bytes that could be hashed meanwhile
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
-Hashed = list[tuple[bytes, "bytes | None"]]
-"""Relative paths and the SHA-256 of each; None of what cannot be read."""
+Hashed = tuple[bytes, "bytes | None"]
+"""A relative path and the file's SHA-256; None of what cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -72,13 +72,15 @@ def find_copies(root: Path, tally: Tally, *, against: Sequence[Path] = (), worke
     Raises:
         InputError: there is no such folder, or an index cannot be read.
     """
+    sizes: dict[bytes, int] = {}
     with Tree(root, tally) as tree:
-        sizes = _sizes(root, tree.paths(), tally)
-    digests = _hashed(root, sizes, _to_read(sizes, is_all=bool(against)), workers)
+        paths = _sized(tree, sizes, tally)
+        digests = dict(_hashed(root, sizes, paths if against else _of_equal_size(paths, sizes), workers))
     listed = _listed(digests, against)
     first: dict[bytes, bytes] = {}
     copies: list[Copy] = []
-    for path, digest in digests:
+    for path in sorted(digests):
+        digest = digests[path]
         if digest is None:
             tally.skip("unreadable")
         elif digest in listed:
@@ -107,12 +109,14 @@ def deduplicate_folder(
 
     Raises:
         OutputError: `output` exists, and `overwrite` is not asked for.
-        InputError: as `find_copies`.
+        InputError: as `find_copies`; or there is no file.
     """
     if output is not None and os.path.lexists(output) and not overwrite:
         raise OutputError(f"{output} exists already; give another --output, or --overwrite to replace it")
     tally = Tally()
     found = find_copies(root, tally, against=against, workers=workers)
+    if not found.num_files:
+        raise InputError(f"{root} holds no file")
     lines = "".join(
         f"{escape_path(copy.path)}\t{copy.reason if copy.kept is None else escape_path(copy.kept)}\n"
         for copy in found.copies
@@ -143,38 +147,48 @@ def _delete(root: Path, copy: Copy) -> bool:
     return True
 
 
-def _sizes(root: Path, paths: Iterable[bytes], tally: Tally) -> dict[bytes, int]:
-    sizes: dict[bytes, int] = {}
-    base = os.fsencode(root)
-    for path in paths:
+def _sized(tree: Tree, sizes: dict[bytes, int], tally: Tally) -> Iterator[bytes]:
+    """The files of a tree; `sizes` gets those of all that were given."""
+    for path, entry in tree.walk():
         try:
-            sizes[path] = os.lstat(os.path.join(base, path)).st_size
+            sizes[path] = entry.stat(follow_symlinks=False).st_size
         except OSError:
             tally.skip("unreadable")
-    return sizes
+        else:
+            yield path
 
 
-def _to_read(sizes: dict[bytes, int], *, is_all: bool) -> list[bytes]:
-    """Paths of the files that another one may equal, or all."""
-    if is_all:
-        return list(sizes)
-    same_size: defaultdict[int, int] = defaultdict(int)
-    for size in sizes.values():
-        same_size[size] += 1
-    return [path for path, size in sizes.items() if same_size[size] > 1]
+def _of_equal_size(paths: Iterable[bytes], sizes: Mapping[bytes, int]) -> Iterator[bytes]:
+    """The files that another one may equal, as soon as the second of a size is met."""
+    alone: dict[int, bytes | None] = {}
+    for path in paths:
+        size = sizes[path]
+        if size not in alone:
+            alone[size] = path
+            continue
+        if (other := alone[size]) is not None:
+            yield other
+            alone[size] = None
+        yield path
 
 
-def _hashed(root: Path, sizes: dict[bytes, int], paths: list[bytes], workers: int) -> Hashed:
-    """Digests in the order of the paths."""
-    tasks = list(_tasks(sizes, paths))
-    if workers == 1 or len(tasks) < 2:
-        return [pair for task in tasks for pair in hash_files(root, task)]
-    with worker_pool(min(workers, len(tasks))) as pool:
-        futures: list[Future[Hashed]] = [submit(pool, hash_files, root, task) for task in tasks]
-        return [pair for future in futures for pair in future.result()]
+def _hashed(root: Path, sizes: Mapping[bytes, int], paths: Iterable[bytes], workers: int) -> Iterator[Hashed]:
+    """Digests by path; while workers make those of some files, others are still being found."""
+    tasks = _tasks(sizes, paths)
+    first = list(islice(tasks, 2))
+    if workers == 1 or len(first) < 2:
+        for path in chain(*first, *tasks):
+            yield path, _hash(os.path.join(os.fsencode(root), path))
+        return
+    with worker_pool(workers) as pool:
+        futures: list[Future[list[Hashed]]] = [
+            submit(pool, hash_files, root, task) for task in chain(first, tasks)
+        ]
+        for future in futures:
+            yield from future.result()
 
 
-def _tasks(sizes: dict[bytes, int], paths: list[bytes]) -> Iterator[list[bytes]]:
+def _tasks(sizes: Mapping[bytes, int], paths: Iterable[bytes]) -> Iterator[list[bytes]]:
     """The paths in lists that take about as long each."""
     task: list[bytes] = []
     cost = 0
@@ -188,7 +202,7 @@ def _tasks(sizes: dict[bytes, int], paths: list[bytes]) -> Iterator[list[bytes]]
         yield task
 
 
-def hash_files(root: Path, paths: Sequence[bytes]) -> Hashed:
+def hash_files(root: Path, paths: Sequence[bytes]) -> list[Hashed]:
     """SHA-256 of regular files below `root`."""
     base = os.fsencode(root)
     return [(path, _hash(os.path.join(base, path))) for path in paths]
@@ -218,11 +232,11 @@ def _hash(path: bytes) -> bytes | None:
         return None
 
 
-def _listed(digests: Hashed, against: Sequence[Path]) -> frozenset[bytes]:
+def _listed(digests: Mapping[bytes, bytes | None], against: Sequence[Path]) -> frozenset[bytes]:
     """Which of the digests stand in an index."""
     if not against:
         return frozenset()
     from megatron.neox.corpus.index.index import find_seen
 
-    wanted = {digest.hex() for _, digest in digests if digest is not None}
+    wanted = {digest.hex() for digest in digests.values() if digest is not None}
     return frozenset(bytes.fromhex(seen) for index in against for seen in find_seen(index, wanted))

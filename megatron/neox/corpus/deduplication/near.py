@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from megatron.neox.corpus.deduplication.clusters import components, neighbours
+from megatron.neox.corpus.deduplication.clusters import components, distinct, neighbours
 from megatron.neox.corpus.deduplication.minhash import band_keys, signatures
 from megatron.neox.corpus.deduplication.parts import buckets_of, column, num_buckets, read_part, write_parts
 from megatron.neox.corpus.deduplication.rewrite import (
@@ -196,14 +196,16 @@ class NearDuplicates:
     def verify(self, bucket: int) -> None:
         """The pairs of a bucket that are as alike as they must be."""
         table = read_part(self._all("pairs"), bucket)
-        pairs = np.unique(np.stack([column(table, "first"), column(table, "second")]), axis=1)
-        known = self._sketches_of(np.unique(pairs))
-        alike = np.array([self._are_alike(known[a], known[b]) for a, b in pairs.T], bool)
-        _write_pairs(self._work("alike", bucket), pairs[:, alike], np.zeros(alike.sum(), np.int64), 1)
-
-    def _are_alike(self, first: Sketch, second: Sketch) -> bool:
-        threshold = self.near.threshold
-        return may_reach(first, second, threshold) and jaccard(first, second) >= threshold
+        pairs = distinct(np.stack([column(table, "first"), column(table, "second")]))
+        files, places = np.unique(pairs, return_inverse=True)
+        known = self._sketches_of(files)
+        made = [known[file] for file in files.tolist()]
+        sizes, ends = np.array([(len(values), end) for values, end in made]).reshape(-1, 2).T
+        places = places.reshape(2, -1)
+        places = places[:, may_reach(sizes[places], ends[places], self.near.threshold)]
+        index = [jaccard(made[one], made[other]) for one, other in places.T.tolist()]
+        alike = files[places[:, np.array(index) >= self.near.threshold]]
+        _write_pairs(self._work("alike", bucket), alike, np.zeros(alike.shape[1], np.int64), 1)
 
     def _sketches_of(self, files: np.ndarray) -> dict[int, Sketch]:
         """Sketches by file; they lie on the disk, mapped into memory."""

@@ -129,8 +129,8 @@ def _words(texts: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
     starts, ends = edges[::2], edges[1::2]
     lengths = ends - starts
     windows = _windows(text)
-    hashes = lengths.astype(np.uint64)
-    for offset in range(0, _LONG_WORD, 8):
+    hashes = mix((windows[starts] & _MASKS[np.minimum(lengths, 8)]) + lengths.astype(np.uint64) * _FIRST)
+    for offset in range(8, _LONG_WORD, 8):
         here = np.flatnonzero(lengths > offset)
         if not len(here):
             break

@@ -50,9 +50,11 @@ def jaccard(first: Sketch, second: Sketch) -> float:
     return common / (len(both) - common) if len(both) else 0.0
 
 
-def may_reach(first: Sketch, second: Sketch, threshold: float) -> bool:
-    """Whether the sizes alone allow that index."""
-    if first[1] != second[1]:
-        return True
-    few, many = sorted((len(first[0]), len(second[0])))
-    return first[1] != _WHOLE or few >= threshold * many
+def may_reach(sizes: np.ndarray, ends: np.ndarray, threshold: float) -> np.ndarray:
+    """Which pairs their sizes alone allow that index, [pairs].
+
+    Args:
+        sizes, ends: of both sketches of each pair, [2, pairs].
+    """
+    are_whole = (ends == _WHOLE).all(axis=0)
+    return ~are_whole | (sizes.min(axis=0) >= threshold * sizes.max(axis=0))

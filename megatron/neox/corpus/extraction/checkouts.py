@@ -8,10 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from megatron.neox.corpus.extraction.languages import find_language
-from megatron.neox.corpus.repositories import Repository, read_manifest
 from megatron.neox.errors import InputError
+
+if TYPE_CHECKING:
+    from megatron.neox.corpus.repositories import Repository
 
 CLONES = "clones.jsonl"
 
@@ -57,13 +60,7 @@ def find_checkouts(
             f"{clones} holds no LANGUAGE/ORGANIZATION/PROJECT; --repository ORGANIZATION/PROJECT takes a folder as one"
         )
     paths = [*manifests, *([clones / CLONES] if (clones / CLONES).is_file() else [])]
-    known: dict[tuple[str, bytes], Repository] = {}
-    for path in paths:
-        for entry in read_manifest(path):
-            key = (entry.language.casefold(), entry.name.encode())
-            known[key] = _joined(known.get(key), entry)
-    by_name = {name: entry for (_, name), entry in known.items()}
-    return [_informed(checkout, known, by_name) for checkout in found]
+    return _informed(found, paths) if paths else found
 
 
 def _below(clones: Path) -> list[Checkout]:
@@ -91,14 +88,28 @@ def _folders(path: bytes) -> list[bytes]:
         raise InputError(f"cannot read the folder {os.fsdecode(path)}: {error.strerror}") from error
 
 
+def _informed(checkouts: Sequence[Checkout], manifests: Sequence[Path]) -> list[Checkout]:
+    """The repositories with what manifests tell of them."""
+    # What checks a manifest takes a tenth of a second to import, in each process.
+    from megatron.neox.corpus.repositories import read_manifest
+
+    known: dict[tuple[str, bytes], Repository] = {}
+    for path in manifests:
+        for entry in read_manifest(path):
+            key = (entry.language.casefold(), entry.name.encode())
+            known[key] = _joined(known.get(key), entry)
+    by_name = {name: entry for (_, name), entry in known.items()}
+    return [_with_entry(checkout, known, by_name) for checkout in checkouts]
+
+
 def _joined(before: Repository | None, entry: Repository) -> Repository:
     if before is None:
         return entry
     told = {key: value for key, value in entry.row().items() if value is not None}
-    return Repository(**{**before.row(), **told})
+    return type(entry)(**{**before.row(), **told})
 
 
-def _informed(
+def _with_entry(
     checkout: Checkout, known: Mapping[tuple[str, bytes], Repository], by_name: Mapping[bytes, Repository]
 ) -> Checkout:
     if checkout.language is None:

@@ -7,17 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from megatron.neox.corpus.extraction.checkouts import Checkout, find_checkouts, fingerprint_of
+from megatron.neox.corpus.extraction.checkouts import CLONES, Checkout, find_checkouts, fingerprint_of
 from megatron.neox.corpus.extraction.flat_tree import FlatTreeTask
+from megatron.neox.corpus.extraction.resumption import check_listings, keep_listings
 from megatron.neox.corpus.extraction.source_files import REPOSITORIES, ExtractSettings, extract_checkout
 from megatron.neox.corpus.stages.counts import Counts
 from megatron.neox.corpus.stages.shards import new_shard, shard_name
 from megatron.neox.corpus.stages.stage import Phase, Stage
+from megatron.neox.errors import InputError, OutputError
 
 _MOST_IN_A_TASK = 64
 _FEWEST_TASKS = 16
+_BY_NAME = frozenset({"other_extension", "other_language", "version_control", "symlink", "special_file"})
 
 
 def extraction(settings: ExtractSettings) -> Stage:
@@ -25,7 +29,13 @@ def extraction(settings: ExtractSettings) -> Stage:
 
     Raises:
         InputError: as `find_checkouts`.
+        OutputError: the output lies inside the input.
     """
+    if settings.output.resolve().is_relative_to(settings.input.resolve()):
+        raise OutputError(
+            f"the output {settings.output} lies inside the input {settings.input}, and would be extracted the next "
+            "time; give another --output"
+        )
     checkouts = find_checkouts(settings.input, repository=settings.repository, manifests=settings.manifests)
     size = settings.repositories_per_task or min(_MOST_IN_A_TASK, -(-len(checkouts) // _FEWEST_TASKS))
     groups = tuple(tuple(checkouts[start : start + size]) for start in range(0, len(checkouts), size))
@@ -41,7 +51,9 @@ def extraction(settings: ExtractSettings) -> Stage:
     else:
         phases = [Phase("extract", len(groups), ShardTask(settings, groups))]
     inputs = [settings.input, *settings.manifests]
-    return Stage("extract", settings.output, told, phases, _describe, inputs)
+    check = partial(check_listings, settings.output, groups)
+    describe = partial(_describe, settings)
+    return Stage("extract", settings.output, told, phases, describe, inputs, check)
 
 
 def _rule(settings: ExtractSettings) -> str:
@@ -60,15 +72,28 @@ class ShardTask:
 
     def __call__(self, number: int) -> Counts:
         """Write the shard; return what became of the files."""
-        counts = Counts()
+        counts, listings = Counts(), list[str]()
         with new_shard(self.settings.output / shard_name(number)) as shard:
             for checkout in self.groups[number]:
-                for file in extract_checkout(checkout, self.settings, counts):
+                for file in extract_checkout(checkout, self.settings, counts, listings):
                     shard.write(file.row)
+        keep_listings(self.settings.output, number, listings)
         return counts
 
 
-def _describe(counts: Counts) -> Mapping[str, Any]:
-    """Repositories that gave at least one file, by language."""
+def _describe(settings: ExtractSettings, counts: Counts) -> Mapping[str, Any]:
+    """Repositories that gave at least one file, by language.
+
+    Raises:
+        InputError: there was no file but by names of other kinds. Repositories that a crawl found may be such.
+    """
+    reasons = {reason: amount.num_files for reason, amount in counts.reasons().items()}
+    is_crawled = (settings.input / CLONES).is_file()
+    if not (counts.total_kept().num_files or reasons.keys() - _BY_NAME or is_crawled):
+        said = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items()) or "there is no file"
+        raise InputError(
+            f"{settings.input} holds no source file of its repositories' languages ({said}); --all-languages takes "
+            "those of all"
+        )
     return {"repositories": {name.removeprefix(REPOSITORIES): number for name, number in
                              sorted(counts.numbers.items()) if name.startswith(REPOSITORIES)}}  # fmt: skip

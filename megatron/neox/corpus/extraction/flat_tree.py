@@ -16,6 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from megatron.neox.corpus.extraction.checkouts import Checkout
+from megatron.neox.corpus.extraction.resumption import keep_listings
 from megatron.neox.corpus.extraction.source_files import ExtractSettings, extract_checkout
 from megatron.neox.corpus.stages.counts import Counts
 from megatron.neox.corpus.stages.shards import escape_path
@@ -63,20 +64,21 @@ class FlatTreeTask:
 
     def __call__(self, number: int) -> Counts:
         """Write the files, each under its name when it is whole; return what became of all."""
-        counts = Counts()
+        counts, listings = Counts(), list[str]()
         work = work_folder(self.settings.output)
         with appearing(work / f"index-{number:05d}.txt") as index, index.open("w", encoding="utf-8") as lines:
             for checkout in self.groups[number]:
-                lines.writelines(self._write(checkout, work / f"files-{number:05d}", counts))
+                lines.writelines(self._write(checkout, work / f"files-{number:05d}", counts, listings))
+        keep_listings(self.settings.output, number, listings)
         os.sync()  # the files' contents, before the task is said to be done
         return counts
 
-    def _write(self, checkout: Checkout, folder: Path, counts: Counts) -> list[str]:
+    def _write(self, checkout: Checkout, folder: Path, counts: Counts, listings: list[str]) -> list[str]:
         """The files of a repository, first numbered, since their names depend on each other; lines of the index."""
         shutil.rmtree(folder, ignore_errors=True)  # what a killed run left
         folder.mkdir()
         by_language: dict[str, list[tuple[int, bytes, str]]] = {}
-        for number, file in enumerate(extract_checkout(checkout, self.settings, counts)):
+        for number, file in enumerate(extract_checkout(checkout, self.settings, counts, listings)):
             (folder / str(number)).write_bytes(file.data)
             by_language.setdefault(file.row.language, []).append((number, file.path, file.row.sha256))
         lines = []

@@ -17,6 +17,7 @@ from megatron.neox.corpus.document import Tally
 from megatron.neox.corpus.extraction.checkouts import Checkout
 from megatron.neox.corpus.extraction.languages import LANGUAGES, is_source, language_of, languages_by_name
 from megatron.neox.corpus.extraction.source_text import Encoding, source_text
+from megatron.neox.corpus.listing import digest_of, list_tree, path_in
 from megatron.neox.corpus.stages.counts import Counts
 from megatron.neox.corpus.stages.shards import SourceFile, escape_path
 from megatron.neox.corpus.tree import Tree
@@ -79,16 +80,24 @@ class _LanguageTally(Tally):
         self.counts.leave_out(reason, self.language)
 
 
-def extract_checkout(checkout: Checkout, settings: ExtractSettings, counts: Counts) -> Iterator[Extracted]:
-    """The files of a repository that are kept, in the order of their paths; `counts` says what became of all."""
+def extract_checkout(
+    checkout: Checkout, settings: ExtractSettings, counts: Counts, listings: list[str]
+) -> Iterator[Extracted]:
+    """The files of a repository that are kept, in the order of their paths; `counts` says what became of all.
+
+    `listings` gets what tells these files from others, as `listing_of`.
+    """
     tally = _LanguageTally(counts, checkout.language or _UNKNOWN)
     try:
         opened = Tree(Path(os.fsdecode(checkout.folder)), tally)
     except InputError:  # gone, or not for us; one of a million must not end the run
         tally.skip("unreadable")
+        listings.append("")
         return
     with opened as tree:
-        paths = tree.paths()
+        listed = list_tree(tree)
+        listings.append(digest_of(listed))
+        paths = list(map(path_in, listed))
         counts.numbers[LINKS_OUT] += tree.num_links_out
         language = checkout.language or majority_language(tree, paths)
         wanted = None if settings.all_languages else {language} if language else set[str]()
@@ -105,6 +114,15 @@ def extract_checkout(checkout: Checkout, settings: ExtractSettings, counts: Coun
                 gave.add(file.row.language)
                 yield file
         counts.numbers.update(REPOSITORIES + name for name in gave)
+
+
+def listing_of(checkout: Checkout) -> str:
+    """A hash of the files of a repository by their names, sizes and times of change; empty where it is gone."""
+    try:
+        with Tree(Path(os.fsdecode(checkout.folder)), Tally()) as tree:
+            return digest_of(list_tree(tree))
+    except InputError:
+        return ""
 
 
 def _extract_file(

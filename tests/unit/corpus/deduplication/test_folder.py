@@ -101,3 +101,9 @@ def test_an_index_of_what_is_known(tmp_path: Path) -> None:
 def test_no_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot read the folder"):
         deduplicate_folder(tmp_path / "absent", None)
+
+
+def test_no_file(tmp_path: Path) -> None:
+    (tmp_path / "folders").mkdir()
+    with pytest.raises(InputError, match="holds no file"):
+        deduplicate_folder(tmp_path, None)

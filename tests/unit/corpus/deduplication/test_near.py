@@ -81,7 +81,7 @@ def found_pairs(shards: Path, output: Path, preset: str) -> set[tuple[int, int]]
     stage = near.stage()
     stage.work.mkdir(parents=True)
     for phase in stage.phases[:4]:
-        for number in range(phase.num_tasks):
+        for number in range(phase.count()):
             phase.run(number)
     alike, links = (
         [(int(a), int(b)) for a, b in zip(column(table, "first"), column(table, "second"))]
@@ -152,9 +152,12 @@ def test_what_is_too_short_to_compare_stays(tmp_path: Path) -> None:
     assert read_all(tmp_path / "out") == files
 
 
-def test_a_corpus_without_files(tmp_path: Path) -> None:
-    summary = run_stage(NearDuplicates(write_shards(tmp_path / "in", []), tmp_path / "out").stage())
-    assert (summary["kept"], summary["left_out"]) == ({}, {})
+def test_files_without_a_shingle_and_shards_without_a_file(tmp_path: Path) -> None:
+    files = [source("x", "x.py"), source("y\n", "y.py")]
+    shards = write_shards(tmp_path / "in", [], files, [])
+    summary = run_stage(NearDuplicates(shards, tmp_path / "out").stage())
+    assert (summary["kept"]["Python"]["num_files"], summary["left_out"]) == (2, {})
+    assert read_all(tmp_path / "out") == files
 
 
 def test_sketches_of_long_files_settle_pairs_too(tmp_path: Path) -> None:

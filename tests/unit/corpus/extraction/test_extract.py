@@ -7,7 +7,7 @@ import subprocess
 import sys
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -17,7 +17,7 @@ from megatron.neox.corpus.extraction.source_files import LINKS_OUT, ExtractSetti
 from megatron.neox.corpus.extraction.source_text import source_text
 from megatron.neox.corpus.stages.counts import Counts
 from megatron.neox.corpus.stages.shards import SourceFile, find_shards, read_shard
-from megatron.neox.corpus.stages.stage import run_stage
+from megatron.neox.corpus.stages.stage import Step, run_stage
 from megatron.neox.errors import InputError, OutputError
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -117,9 +117,20 @@ def test_one_folder_goes_by_its_majority(tmp_path: Path) -> None:
         ("org/project", "C++", "a.cpp"), ("org/project", "C++", "b.h"), ("org/project", "C++", "sub/d.CC"),
     ]  # fmt: skip
     assert reasons(counts) == {"other_language": 2}
+
+
+def test_folders_without_a_source_file_are_a_mistake_unless_a_crawl_found_them(tmp_path: Path) -> None:
     (tmp_path / "bare").mkdir()
-    rows, _ = extract(tmp_path / "bare", tmp_path / "none", repository="org/bare")
-    assert rows == []
+    with pytest.raises(
+        InputError, match=r"bare holds no source file .*\(there is no file\); --all-languages"
+    ):
+        extract(tmp_path / "bare", tmp_path / "none", repository="org/bare")
+    write(tmp_path / "clones", {"Python/org/one/README.md": b"text", "Python/org/two/a.c": C_CODE})
+    with pytest.raises(InputError, match=r"\(1 other_extension, 1 other_language\)"):
+        extract(tmp_path / "clones", tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+    (tmp_path / "clones" / "clones.jsonl").touch()
+    assert extract(tmp_path / "clones", tmp_path / "none")[0] == []
 
 
 @pytest.mark.timeout(30)
@@ -227,12 +238,38 @@ def test_what_is_no_tree_of_repositories_is_told(clones: Path, tmp_path: Path) -
     }.items():
         with pytest.raises(InputError, match=message):
             extract(source, tmp_path / "out")
+    with pytest.raises(
+        OutputError, match=r"clones/out lies inside the input .*clones, and would be extracted"
+    ):
+        extract(clones, clones / "out")
     extract(clones, tmp_path / "out")
     with (clones / "clones.jsonl").open("a") as file:
         file.write('{"language": "Python", "name": "org/one", "url": "https://x/u", "stars": 71}\n')
     settings = ExtractSettings(input=clones, output=tmp_path / "out")
     with pytest.raises(OutputError, match="other settings: repositories was"):
         run_stage(extraction(settings), resume=True)
+
+
+@pytest.mark.parametrize("form", ["parquet", "tree"])
+def test_a_repository_that_changed_meanwhile_is_not_mixed_with_what_it_was(
+    clones: Path, tmp_path: Path, form: Literal["parquet", "tree"]
+) -> None:
+    write(clones, {"Rust/org/three/a.rs": CODE})
+    settings = ExtractSettings(input=clones, output=tmp_path / "out", format=form, repositories_per_task=1)
+
+    def stop(step: Step) -> None:
+        if step.num_done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_stage(extraction(settings), report=stop)
+    os.utime(clones / "Rust/org/three/a.rs")  # it is read only now
+    os.utime(clones / "Python/org/one/a.py")
+    with pytest.raises(
+        OutputError, match=r"Python/org/one changed since the run began.*--overwrite begins anew"
+    ):
+        run_stage(extraction(settings), resume=True)
+    run_stage(extraction(settings), overwrite=True)
 
 
 def test_flat_names_are_polycoders_where_they_say_which_file_it_is() -> None:
