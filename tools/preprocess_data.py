@@ -156,16 +156,22 @@ def main(arguments: Sequence[str]) -> None:
     """Read the arguments and tokenize."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    for name in ("workers", "log_interval"):
-        if getattr(options, name) < 1:
+    for name in ("workers", "log_interval", "num_docs"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
             parser.error(f"--{name.replace('_', '-')} must be at least 1")
+    inputs = _split_inputs(options.input)
+    if not inputs:
+        parser.error("--input names nothing")
+    if len(set(options.jsonl_keys)) < len(options.jsonl_keys):
+        parser.error("--jsonl-keys names a key twice")
     if options.dataset_impl != "mmap":
         print(
             f"--dataset-impl {options.dataset_impl} is read as mmap, which every reader takes",
             file=sys.stderr,
         )
     settings = TokenizeSettings(
-        inputs=_split_inputs(options.input),
+        inputs=inputs,
         output_prefix=options.output_prefix,
         tokenizer=TokenizerConfig(
             tokenizer_type=options.tokenizer_type,
@@ -177,7 +183,9 @@ def main(arguments: Sequence[str]) -> None:
         append_eod=options.append_eod,
         keys=options.jsonl_keys,
         text_column=options.text_column,
-        extensions=[part for part in options.extensions.split(",") if part],
+        extensions=[
+            part if part.startswith(".") else f".{part}" for part in options.extensions.split(",") if part
+        ],
         filters=[part for part in options.filters.split(",") if part],
         keep_byte_order_mark=options.keep_bom,
         fix_text=options.ftfy,

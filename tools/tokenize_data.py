@@ -19,8 +19,8 @@ import deepy
 deepy.enter()
 
 from megatron.neox.config import TokenizerConfig
-from megatron.neox.data.pretokenize import PretokenizeSettings, pretokenize
-from megatron.neox.downloads.hub import SCHEME, fetch_hub_file
+from megatron.neox.data.pretokenize import PretokenizeSettings, check_settings, pretokenize
+from megatron.neox.downloads.hub import SCHEME, fetch_hub_file, parse_hub_path
 from megatron.neox.downloads.progress import ProgressLines
 from megatron.neox.errors import run_door
 from megatron.neox.tokenizers import HFTokenizer, Tokenizer, build_tokenizer
@@ -197,11 +197,15 @@ def _pad_token(options: argparse.Namespace, tokenizer: Tokenizer, named: int | N
 
 
 def _local_file(options: argparse.Namespace) -> Path:
-    """The data file on this machine, fetched where it is one of the hub."""
+    """Where the data file is, or comes to lie where it is one of the hub."""
     if not options.data_file.startswith(SCHEME):
         return Path(options.data_file)
+    return parse_hub_path(options.data_file).path_in(options.download_folder)
+
+
+def _fetch(options: argparse.Namespace) -> None:
     with closing(ProgressLines(sys.stderr)) as progress:
-        return fetch_hub_file(options.data_file, options.download_folder, progress)
+        fetch_hub_file(options.data_file, options.download_folder, progress)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -211,29 +215,30 @@ def main(arguments: Sequence[str]) -> None:
     if options.pad_token is not None and options.pad_token < 0:
         parser.error("--pad_token cannot be negative")
     section, pad_token, bos = _tokenizer_of(parser, options)
-    done = pretokenize(
-        PretokenizeSettings(
-            data_file=_local_file(options),
-            tokenization_folder=options.tokenization_folder,
-            tokenizer=section,
-            pad_token=pad_token,
-            bos=bos,
-            column=options.column,
-            chars_to_tokenize=options.chars_to_tokenize,
-            starting_character=options.starting_character,
-            chunk_size=options.chunk_size,
-            seq_length=options.seq_length,
-            min_sample_length=options.min_sample_length,
-            max_dump_size=options.max_dump_size,
-            join=options.join,
-            form=options.format,
-            workers=options.workers,
-            resume=options.resume,
-            overwrite=options.overwrite,
-            valid_of=options.valid_of,
-        ),
-        report=_Reporter(),
+    settings = PretokenizeSettings(
+        data_file=_local_file(options),
+        tokenization_folder=options.tokenization_folder,
+        tokenizer=section,
+        pad_token=pad_token,
+        bos=bos,
+        column=options.column,
+        chars_to_tokenize=options.chars_to_tokenize,
+        starting_character=options.starting_character,
+        chunk_size=options.chunk_size,
+        seq_length=options.seq_length,
+        min_sample_length=options.min_sample_length,
+        max_dump_size=options.max_dump_size,
+        join=options.join,
+        form=options.format,
+        workers=options.workers,
+        resume=options.resume,
+        overwrite=options.overwrite,
+        valid_of=options.valid_of,
     )
+    check_settings(settings)
+    if options.data_file.startswith(SCHEME):
+        _fetch(options)
+    done = pretokenize(settings, report=_Reporter())
     print(
         f"{options.tokenization_folder}{' was complete already' if done.was_complete else ''}: {done.num_files} files, "
         f"{done.num_samples} samples of {options.seq_length} ids, {done.num_tokens} ids, "

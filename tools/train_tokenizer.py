@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
         "--min-frequency", type=int, default=2, metavar="N", help="times that a pair must occur"
     )
     parser.add_argument(
-        "--max-megabytes", type=float, metavar="MB", help="read this much at most, in the seeded order"
+        "--max-megabytes", type=_above_0, metavar="MB", help="read this much at most, in the seeded order"
     )
     parser.add_argument(
         "--sample", type=_share, default=1.0, metavar="SHARE",
@@ -71,6 +71,13 @@ def _share(text: str) -> float:
     if not 0 < share <= 1:
         raise argparse.ArgumentTypeError(f"is a share above 0 and up to 1, not {text}")
     return share
+
+
+def _above_0(text: str) -> float:
+    number = float(text)
+    if not number > 0:
+        raise argparse.ArgumentTypeError(f"is a number above 0, not {text}")
+    return number
 
 
 def _sampled(documents: Iterator[Document], options: argparse.Namespace, tally: Tally) -> Iterator[Document]:

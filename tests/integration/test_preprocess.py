@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import runpy
 import shutil
 import signal
 import subprocess
@@ -153,6 +154,23 @@ def test_bad_inputs_are_named_with_a_remedy(work: Path) -> None:
             assert (done.returncode, message in done.stderr) == (2, True)
         else:
             assert message in refused(work, *changes)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--input", ","], "--input names nothing"),
+        (["--jsonl-keys", "text", "other", "text"], "--jsonl-keys names a key twice"),
+        (["--num-docs", "-5"], "--num-docs must be at least 1"),
+    ],
+)
+def test_arguments_that_mean_nothing(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main = runpy.run_path(str(ROOT / "tools" / "preprocess_data.py"))["main"]
+    with pytest.raises(SystemExit, match="2"):
+        main([*POLYCODERS_COMMAND, *words])
+    assert message in capsys.readouterr().err
 
 
 def test_an_output_that_exists_is_kept(work: Path) -> None:

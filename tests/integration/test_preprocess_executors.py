@@ -76,7 +76,7 @@ def test_slurm_gives_the_dataset_of_this_machine(
         (programs / name).write_text(text)
         (programs / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.delenv("PYTHONPATH", raising=False)
     monkeypatch.setenv("SUBMITTED", str(tmp_path / "submitted"))
     told = _tokenize(
         shards, tmp_path / "slurm", polycoder, "--executor=slurm", "--slurm-partition=cpu", "--tasks=2"

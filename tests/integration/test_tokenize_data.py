@@ -179,6 +179,11 @@ def test_a_file_of_the_hub_is_fetched_and_resumed(source: Path, tokenizer: Path,
     with serving(origin), gated_hub(origin, seen) as address:
         variables = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "home")}
         page = f"accept its terms at {address}/datasets/bigcode/the-stack with your account"
+        (tmp_path / "taken").mkdir()
+        (tmp_path / "taken" / "letter").touch()
+        early = run(*words, path, "--tokenization_folder", "taken", cwd=tmp_path, **variables)
+        assert "OutputError\ntaken exists already" in early.stderr
+        assert not (tmp_path / "downloads").exists()  # what is wrong whatever arrives is told before
         nobody = run(*words, path, cwd=tmp_path, **variables)
         assert nobody.returncode == 2
         assert "(HTTP 401); the dataset is gated or private" in nobody.stderr

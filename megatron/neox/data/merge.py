@@ -21,7 +21,7 @@ def find_prefixes(inputs: Sequence[str]) -> list[str]:
     """The prefixes of datasets: as given, with or without an ending, or all in a folder, by their names.
 
     Raises:
-        InputError: a folder holds no dataset.
+        InputError: a folder holds no dataset, or a dataset is named twice.
     """
     prefixes: list[str] = []
     for given in inputs:
@@ -32,6 +32,11 @@ def find_prefixes(inputs: Sequence[str]) -> list[str]:
             prefixes += found
         else:
             prefixes.append(given.removesuffix(".bin").removesuffix(".idx"))
+    places = [Path(prefix).resolve() for prefix in prefixes]
+    if twice := [prefix for number, prefix in enumerate(prefixes) if places[number] in places[:number]]:
+        raise InputError(
+            f"{twice[0]} is named twice, and its documents would be there twice; a dataset is named by its prefix alone"
+        )
     return prefixes
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -12,8 +12,8 @@ import numpy as np
 from megatron.neox.data.index_cache import cached_arrays, file_digest, settings_digest
 from megatron.neox.data.indexed import dtype_for
 from megatron.neox.data.packed import NO_TOKEN
-from megatron.neox.data.pickled import Dump, find_dumps, read_dump
-from megatron.neox.data.pretokenize_folder import read_origin
+from megatron.neox.data.pickled import Dump, find_dumps, is_dump_folder, read_dump
+from megatron.neox.data.pretokenize_folder import read_origin, shared_characters
 from megatron.neox.errors import ConfigError, DatasetError
 
 log = logging.getLogger(__name__)
@@ -127,6 +127,32 @@ def open_dumps(
         )
     )
     return DumpedSamples(parts, joined, digest=settings_digest({"dumps": digests}))
+
+
+def refuse_shared_slices(train: Sequence[str], other: Sequence[str], key: str) -> None:
+    """Refuse folders of samples that hold characters that training reads.
+
+    Args:
+        key: that names the folders of `other`.
+
+    Raises:
+        ConfigError: some do, as their origins tell; or a folder is both.
+    """
+    problems = []
+    for folder in filter(is_dump_folder, other):
+        for read in filter(is_dump_folder, train):
+            ours, theirs = (read_origin(Path(path)) for path in (read, folder))
+            if Path(read).resolve() == Path(folder).resolve():
+                problems.append(
+                    f"{key} and train_data_paths both name {folder}; make a slice of its own for it"
+                )
+            elif ours and theirs and (shared := shared_characters(ours, theirs)):
+                problems.append(
+                    f"{key}: {folder} holds characters {shared[0]} to {shared[1]} that {read}, in train_data_paths, "
+                    f"holds too; make it anew: tools/tokenize_data.py --valid-of {read}"
+                )
+    if problems:
+        raise ConfigError(problems)
 
 
 def _mapped(dump: Dump, digest: str, cache: Path, builder: bool, barrier: Callable[[], None]) -> np.ndarray:

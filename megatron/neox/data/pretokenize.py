@@ -22,7 +22,13 @@ from megatron.neox.config import TokenizerConfig
 from megatron.neox.data.encoding import Chunk, Encoded, Encoding, encode_all
 from megatron.neox.data.index_cache import file_digest, settings_digest
 from megatron.neox.data.indexed import dtype_for
-from megatron.neox.data.pretokenize_folder import PretokenizedFolder, folder_in_making, read_origin
+from megatron.neox.data.pretokenize_folder import (
+    PretokenizedFolder,
+    folder_in_making,
+    read_origin,
+    refuse_existing_folder,
+    shared_characters,
+)
 from megatron.neox.data.pretokenize_pieces import Piece, Reading, read_pieces
 from megatron.neox.errors import InputError
 from megatron.neox.tokenizers import GPT2BPETokenizer, Tokenizer, build_tokenizer
@@ -94,7 +100,7 @@ def pretokenize(settings: PretokenizeSettings, *, report: Report = lambda done, 
         OutputError: the folder is in the way, or another run is making it.
         VocabularyError: the tokenizer's files are absent or wrong.
     """
-    _check(settings)
+    check_settings(settings)
     if settings.data_file.exists() and not settings.data_file.is_file():
         raise InputError(f"the data file {settings.data_file} is no file but a folder, a pipe or a device")
     try:
@@ -126,8 +132,17 @@ def pretokenize(settings: PretokenizeSettings, *, report: Report = lambda done, 
         return _counts({**origin, "files": folder.files})
 
 
-def _check(settings: PretokenizeSettings) -> None:
-    """Refuse numbers that cannot give a sample."""
+def check_settings(settings: PretokenizeSettings) -> None:
+    """Refuse what is wrong whatever the data file holds, before gigabytes are fetched.
+
+    Raises:
+        InputError: the numbers cannot give a sample, or not one of 32 bits.
+        OutputError: the folder is in the way.
+    """
+    if not settings.resume:
+        refuse_existing_folder(settings.tokenization_folder, resume=False, overwrite=settings.overwrite)
+    if not 0 <= settings.pad_token < 1 << 31:
+        raise InputError(f"--pad_token {settings.pad_token} is no id: ids are 0 to {(1 << 31) - 1}")
     for name in ("chars_to_tokenize", "chunk_size"):
         value = getattr(settings, name)
         if value < settings.seq_length:
@@ -147,9 +162,14 @@ def _refuse_overlap(settings: PretokenizeSettings, data_digest: str) -> None:
             "make it with this program, or leave --valid-of out and compare the ranges yourself"
         )
     start, stop = origin["characters"]
+    ours = {
+        "data_sha256": data_digest,
+        "column": settings.column,
+        "characters": [settings.starting_character, settings.stop],
+    }
     if (origin["data_sha256"], origin["column"]) != (data_digest, settings.column):
         log.info("--valid-of %s: it was made from another file, %s", settings.valid_of, origin["data_file"])
-    elif settings.starting_character < stop and start < settings.stop:
+    elif shared_characters(ours, origin):
         raise InputError(
             f"characters {settings.starting_character} to {settings.stop} of {settings.data_file} overlap those of "
             f"{settings.valid_of}, {start} to {stop}; --starting_character {stop} begins behind them"

@@ -22,7 +22,14 @@ from typing import Any
 
 import numpy as np
 
-from megatron.neox.corpus.stages.folders import lock_folder
+from megatron.neox.corpus.stages.folders import (
+    clear,
+    holds_something,
+    lock_folder,
+    put_back,
+    put_in_place,
+    refuse_nameless,
+)
 from megatron.neox.data.index_cache import file_digest
 from megatron.neox.errors import DatasetError, OutputError
 from megatron.neox.files import appearing, write_whole
@@ -51,6 +58,15 @@ def read_origin(folder: Path) -> dict[str, Any] | None:
             f"{path} is damaged ({error}); make the folder anew, or delete this file"
         ) from error
     return origin
+
+
+def shared_characters(origin: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Which characters of one data file two origins both have, the first and the one behind the last."""
+    if any(origin[key] != other[key] for key in ("data_sha256", "column")):
+        return None
+    (start, stop), (other_start, other_stop) = origin["characters"], other["characters"]
+    first, end = max(start, other_start), min(stop, other_stop)
+    return (first, end) if first < end else None
 
 
 class PretokenizedFolder:
@@ -147,11 +163,13 @@ def folder_in_making(
     Raises:
         OutputError: `output` is in the way, another run is making it, or it cannot be made.
     """
-    exists = os.path.lexists(output) and not (output.is_dir() and not any(output.iterdir()))
+    refuse_nameless(output, "--tokenization_folder")
+    put_back(output)
+    exists = holds_something(output)
     if exists and resume and _is_complete(output, digest):
         yield None
         return
-    _refuse_existing(output, exists=exists, resume=resume, overwrite=overwrite)
+    refuse_existing_folder(output, resume=resume, overwrite=overwrite)
     staging = output.with_name(f".{output.name}.partial")
     try:
         staging.mkdir(parents=True, exist_ok=True)
@@ -161,7 +179,7 @@ def folder_in_making(
         ) from error
     with lock_folder(staging, "--tokenization_folder"):
         if overwrite and not resume:
-            _clear(staging)
+            clear(staging)
         elif (staging / _JOURNAL_NAME).exists() and not resume:
             raise OutputError(
                 f"a run for {output} was not finished ({staging}); --resume goes on with it, --overwrite starts anew"
@@ -173,25 +191,18 @@ def folder_in_making(
             if not folder.files:  # nothing that a later run could use
                 shutil.rmtree(staging)
             raise
-        _publish(staging, output, exists=exists)
+        put_in_place(staging, output)
+        (output / _JOURNAL_NAME).unlink()
 
 
-def _publish(staging: Path, output: Path, *, exists: bool) -> None:
-    aside = staging.with_name(f".{output.name}.replaced")
-    if exists:
-        output.rename(aside)
-    staging.rename(output)
-    (output / _JOURNAL_NAME).unlink()
-    if exists:
-        shutil.rmtree(aside)
+def refuse_existing_folder(output: Path, *, resume: bool, overwrite: bool) -> None:
+    """Refuse to write where something stands.
 
-
-def _clear(folder: Path) -> None:
-    for path in folder.iterdir():
-        path.unlink()
-
-
-def _refuse_existing(output: Path, *, exists: bool, resume: bool, overwrite: bool) -> None:
+    Raises:
+        OutputError: something does, and is not to be replaced, or is not ours; or there is no name to be given.
+    """
+    refuse_nameless(output, "--tokenization_folder")
+    exists = holds_something(output)
     if exists and not overwrite:
         is_ours = resume and (output / METADATA_NAME).exists()
         other = " with other settings or of another data file" if is_ours else ""

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from megatron.neox.corpus.readers.parquet import rows_at_once
+from megatron.neox.corpus.readers.text_column import holds_text, plain
 from megatron.neox.errors import InputError, did_you_mean
 
 Piece = list[str]
@@ -77,8 +79,9 @@ def _texts(path: Path, column: str, reading: Reading) -> Iterator[tuple[Any, int
             _check_column(file.schema_arrow, column, path)
             if not file.metadata.num_rows:
                 raise InputError(f"{path} has no rows: there is nothing to tokenize")
-            for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE, columns=[column]):
-                cells = batch.column(0)
+            num_rows = rows_at_once(file, [column], _ROWS_AT_ONCE)
+            for batch in file.iter_batches(batch_size=num_rows, columns=[column]):
+                cells = plain(batch.column(0))
                 reading.num_rows += len(cells)
                 texts = _valid_texts(cells, reading)
                 if texts is not None:
@@ -115,15 +118,13 @@ def _valid_texts(cells: Any, reading: Reading) -> list[str] | None:
 
 
 def _check_column(schema: Any, column: str, path: Path) -> None:
-    from pyarrow import types
-
     if column not in schema.names:
         raise InputError(
             f"{path} has no column {column}{did_you_mean(column, schema.names)}; "
             f"--column takes one of: {', '.join(schema.names)}"
         )
     kind = schema.field(column).type
-    if not (types.is_string(kind) or types.is_large_string(kind)):
+    if not holds_text(kind):
         raise InputError(f"{path}: the column {column} holds {kind}, not text; --column names another")
 
 

@@ -22,7 +22,12 @@ from megatron.neox.data.indexed import IndexedDataset
 from megatron.neox.data.order import SampleOrder, build_order, plan_epochs
 from megatron.neox.data.packed import PackedSamples, SampleDataset
 from megatron.neox.data.pickled import is_dump_folder
-from megatron.neox.data.pickled_samples import DumpedSamples, ShuffledSamples, open_dumps
+from megatron.neox.data.pickled_samples import (
+    DumpedSamples,
+    ShuffledSamples,
+    open_dumps,
+    refuse_shared_slices,
+)
 from megatron.neox.data.split import SPLITS, split_ranges
 from megatron.neox.data.stream_source import is_stream
 from megatron.neox.data.transforms import with_transforms
@@ -118,6 +123,8 @@ def build_datasets(
     build = _Build(data, seq_length, seed, rank == 0, barrier)
     datasets: dict[str, SampleDataset | None] = dict.fromkeys(SPLITS)
     opened: dict[str, Opened] = {}
+    for name in ("valid", "test"):
+        refuse_shared_slices(data.train_data_paths, getattr(data, f"{name}_data_paths"), f"{name}_data_paths")
     for name, prefixes in data_prefixes(data).items():
         wanted = num_samples.get(name, 0)
         if wanted == 0 or stream_of(data, name):

@@ -22,7 +22,7 @@ import torch
 
 from megatron.neox.data.batches import check_ids, split_samples
 from megatron.neox.data.index_cache import settings_digest
-from megatron.neox.data.stream_source import Content, Source
+from megatron.neox.data.stream_source import IDS_COLUMN, Content, Source
 from megatron.neox.errors import DatasetError
 from megatron.neox.tokenizers import Tokenizer
 
@@ -124,20 +124,38 @@ def _encoded(streaming: Streaming, place: Place) -> Iterator[_Document]:
         num_documents = 0
         for document, content in streaming.source.read(start):
             num_documents += 1
-            yield _Document(document, epoch, _ids(streaming, content))
+            yield _Document(document, epoch, _ids(streaming, document, content))
         if not num_documents and start is None:
             raise DatasetError("the stream holds no documents; give files that have some")
         epoch, start = epoch + 1, None
 
 
-def _ids(streaming: Streaming, content: Content) -> np.ndarray:
-    """Ids of a document with its end."""
-    if isinstance(content, str):
-        assert streaming.tokenizer is not None
+def _ids(streaming: Streaming, place: Any, content: Content) -> np.ndarray:
+    """Ids of a document with its end.
+
+    Raises:
+        DatasetError: it is to hold ids, and holds something else.
+    """
+    if isinstance(content, str) and streaming.tokenizer is not None:
         content = streaming.tokenizer.encode(content)
+    elif not _holds_ids(content):
+        raise DatasetError(
+            f"{streaming.source.name(place)} holds no list of token ids in {IDS_COLUMN}; make the shards anew, or give "
+            "the column of the texts: stream_column"
+        )
     if content and content[-1] == streaming.eod:
         return np.array(content, np.int64)
     return np.array([*content, streaming.eod], np.int64)
+
+
+def _holds_ids(content: Content) -> bool:
+    try:
+        ids = np.array(content)
+    except ValueError:  # lists of several lengths
+        return False
+    if not ids.size:
+        return isinstance(content, list)
+    return ids.ndim == 1 and ids.dtype.kind in "iu" and int(ids.min()) >= 0 and int(ids.max()) < 1 << 31
 
 
 @dataclass

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from megatron.neox.corpus.document import Tally
-from megatron.neox.corpus.readers import reader_name
+from megatron.neox.corpus.readers import inputs_of, reader_name
+from megatron.neox.corpus.readers.parquet import open_parquet
 from megatron.neox.corpus.texts import usable_texts
 from megatron.neox.errors import DatasetError, InputError, did_you_mean
 from megatron.neox.plugins import readers
@@ -37,6 +38,10 @@ class Source(Protocol):
         """Documents from a place on (None: the first) to the last, each with its own place."""
         ...
 
+    def name(self, place: Any) -> str:
+        """What a person looks for to find the document of a place."""
+        ...
+
 
 def is_stream(path: str) -> bool:
     """Whether a data path is read as a stream."""
@@ -58,6 +63,8 @@ class FileSource:
     """Parquet and JSON lines files: one, or all below a folder in the order of their names."""
 
     def __init__(self, path: Path, column: str) -> None:
+        if path.is_dir():
+            inputs_of(path)  # refuses what a stage is still writing
         found = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
         self.files = [file for file in found if reader_name(file) in ("parquet", "jsonl")]
         if not self.files:
@@ -67,6 +74,8 @@ class FileSource:
         for file in self.files:
             if reader_name(file) == "parquet":
                 _check_column(file, column)
+            elif column == IDS_COLUMN:
+                raise InputError(f"{file}: documents that are ids already are read from parquet files alone")
         names = [str(file.relative_to(path)) if file != path else file.name for file in self.files]
         sizes = [file.stat().st_size for file in self.files]
         self.identity = {"files": list(map(list, zip(names, sizes, strict=True))), "column": column}
@@ -80,9 +89,14 @@ class FileSource:
                 yield [number, index], content
             skipped = 0
 
+    def name(self, place: Any) -> str:
+        """The file, and the document's number among its documents."""
+        number, document = place
+        return f"{self.files[number]}: document {document + 1}"
+
     def _documents(self, file: Path) -> Iterator[Content]:
         kind = reader_name(file)
-        if self.column == IDS_COLUMN and kind == "parquet":
+        if self.column == IDS_COLUMN:
             yield from _ids(file)
             return
         tally = Tally()
@@ -91,15 +105,8 @@ class FileSource:
 
 
 def _check_column(file: Path, column: str) -> None:
-    import pyarrow
-    from pyarrow import parquet
-
-    try:
-        names = parquet.read_schema(file).names
-    except (pyarrow.ArrowException, OSError) as error:
-        raise InputError(
-            f"{file} is not a readable parquet file: {error}; fetch or write it again"
-        ) from error
+    with open_parquet(file) as opened:
+        names = opened.schema_arrow.names
     if column not in names:
         raise DatasetError(
             f"{file} has no column {column}{did_you_mean(column, names)}; stream_column takes one of: "
@@ -108,9 +115,7 @@ def _check_column(file: Path, column: str) -> None:
 
 
 def _ids(file: Path) -> Iterator[list[int]]:
-    from pyarrow import parquet
-
-    with parquet.ParquetFile(file, buffer_size=_BUFFER_BYTES, pre_buffer=False) as opened:
+    with open_parquet(file, buffer_size=_BUFFER_BYTES) as opened:
         for batch in opened.iter_batches(batch_size=64, columns=[IDS_COLUMN]):
             for cell in batch.column(0):
                 if cell.is_valid:
@@ -124,9 +129,13 @@ class HubSource:
         owner, _, rest = name.removeprefix(_HUB).partition("/")
         repository, _, folder = rest.partition("/")
         repository, _, revision = repository.partition("@")
-        self.name, self.revision, self.folder = f"{owner}/{repository}", revision or None, folder or None
+        self.repository, self.revision, self.folder = (
+            f"{owner}/{repository}",
+            revision or None,
+            folder or None,
+        )
         self.column = column
-        self.identity = {"hub": self.name, "revision": revision, "folder": folder, "column": column}
+        self.identity = {"hub": self.repository, "revision": revision, "folder": folder, "column": column}
 
     def read(self, place: Any) -> Iterator[tuple[Any, Content]]:
         """A place is what the library gives before it reads the document."""
@@ -141,22 +150,26 @@ class HubSource:
                 return
             if self.column not in record:
                 raise DatasetError(
-                    f"{_HUB}{self.name} has no column {self.column}{did_you_mean(self.column, record)}; stream_column "
-                    f"takes one of: {', '.join(record)}"
+                    f"{_HUB}{self.repository} has no column {self.column}{did_you_mean(self.column, record)}; "
+                    f"stream_column takes one of: {', '.join(record)}"
                 )
             if record[self.column] is not None:
                 yield before, record[self.column]
+
+    def name(self, place: Any) -> str:
+        """The dataset: how far it was read is the library's to know."""
+        return f"{_HUB}{self.repository}"
 
     def _dataset(self) -> Any:
         import datasets
 
         try:
             return datasets.load_dataset(
-                self.name, data_dir=self.folder, revision=self.revision, split="train", streaming=True
+                self.repository, data_dir=self.folder, revision=self.revision, split="train", streaming=True
             )
         except (OSError, ValueError, RuntimeError) as error:
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise InputError(
-                f"{_HUB}{self.name} cannot be streamed: {reason}; of a gated dataset, accept the terms on its "
+                f"{_HUB}{self.repository} cannot be streamed: {reason}; of a gated dataset, accept the terms on its "
                 "page, then set HF_TOKEN or log in: hf auth login"
             ) from error

@@ -69,3 +69,9 @@ def test_what_cannot_be_one_dataset_is_refused(tmp_path: Path) -> None:
     (tmp_path / "bare").mkdir()
     with pytest.raises(InputError, match=r"holds no \.idx"):
         find_prefixes([str(tmp_path / "bare")])
+
+
+def test_a_dataset_is_named_once(tmp_path: Path) -> None:
+    prefix = dataset(tmp_path / "a", [[1]])
+    with pytest.raises(InputError, match=rf"{prefix} is named twice"):
+        find_prefixes([f"{prefix}.bin", f"{prefix}.idx"])

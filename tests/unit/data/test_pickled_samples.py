@@ -162,3 +162,16 @@ def test_the_tokenizer_is_compared(tmp_path: Path) -> None:
     (tmp_path / "out" / "dump-origin.yml").write_text(json.dumps([]))
     with pytest.raises(DatasetError, match=r"dump-origin\.yml is damaged"):
         build({"train_data_paths": [folder]}, train=1)
+
+
+def test_validation_that_reads_what_training_reads_is_refused(tmp_path: Path) -> None:
+    train = make(tmp_path / "train", chars_to_tokenize=60)
+    apart = make(tmp_path / "apart", starting_character=60)
+    shared = make(tmp_path / "shared", starting_character=59)
+    keys = {"train_data_paths": [train], "valid_data_paths": [apart], "test_data_paths": [apart]}
+    assert len(build(keys, train=1, valid=1)["valid"])
+    told = rf"test_data_paths: {shared} holds characters 59 to 60 that {train}, .* --valid-of {train}"
+    with pytest.raises(ConfigError, match=told):
+        build({**keys, "test_data_paths": [apart, shared]}, train=1)
+    with pytest.raises(ConfigError, match=f"valid_data_paths and train_data_paths both name {train}"):
+        build({**keys, "valid_data_paths": [train]}, train=1)

@@ -162,6 +162,7 @@ def test_a_text_is_divided_where_its_ids_stay(polycoder: Path, monkeypatch: pyte
     ("rows", "keys", "message"),
     [
         (["a"], {"chars_to_tokenize": 7}, "--chars_to_tokenize 7 is less than --seq_length 8: no sample"),
+        (["a"], {"pad_token": 1 << 31}, "--pad_token 2147483648 is no id: ids are 0 to 2147483647"),
         (["a"], {"chunk_size": 7}, "--chunk_size 7 is less than --seq_length 8: no sample"),
         (["abc", "d"], {"starting_character": 5},
          r"a\.parquet: --starting_character 5 is past the end: its 2 rows hold 5 characters"),
@@ -285,6 +286,14 @@ def test_a_run_that_broke_off_goes_on(tmp_path: Path, pieces: int) -> None:
     assert seen[0] == pieces + 1
     assert files_of(tmp_path / "out") == files_of(tmp_path / "whole")
     assert not (tmp_path / ".out.partial").exists()
+
+
+@pytest.mark.parametrize("name", ["", ".", ".."])
+def test_a_folder_needs_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "a.parquet", DOCUMENTS)
+    with pytest.raises(OutputError, match=r"is no name for a new folder; give another --tokenization_folder"):
+        pretokenize(settings(tmp_path, tokenization_folder=Path(name)))
 
 
 def test_two_runs_at_once(tmp_path: Path) -> None:

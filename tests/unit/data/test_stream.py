@@ -206,3 +206,38 @@ def test_configs_that_cannot_be_are_refused(keys: dict[str, Any], message: str) 
     with pytest.raises(ConfigError, match=message):
         stream_of(DataConfig.model_validate(keys), "train")
     assert stream_of(DataConfig(train_data_paths=["a", "b"]), "train") is None
+
+
+def ids_stream(path: Path) -> Streaming:
+    source = open_source(f"stream:{path}", "input_ids")
+    return Streaming(source, None, eod=0, seq_length=2, seed=1, shuffle_buffer=1)
+
+
+@pytest.mark.parametrize(
+    "second",
+    [[1, None], [1.5], "abc", [-1], [1 << 31], [[1], [2, 3]]],
+    ids=["null", "float", "text", "negative", "huge", "nested"],
+)
+def test_what_is_no_list_of_ids_is_named(tmp_path: Path, second: Any) -> None:
+    ids = pa.concat_tables([pa.table({"input_ids": pa.array([None], pa.array([second]).type)}),
+                            pa.table({"input_ids": [second]})])  # fmt: skip
+    parquet.write_table(ids, tmp_path / "a.parquet")
+    with pytest.raises(DatasetError, match=r"a\.parquet: document 1 holds no list of token ids in input_ids"):
+        next(SampleLine(ids_stream(tmp_path), BEGINNING))
+
+
+def test_shards_of_ids_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    parquet.write_table(pa.table({"input_ids": [[1, 2, 3] * 500] * 5000}), path)
+    stream = ids_stream(path)
+    data = bytearray(path.read_bytes())
+    data[200:400] = b"\xff" * 200
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"a\.parquet is not a readable parquet file"):
+        list(islice(SampleLine(stream, BEGINNING), 9999))
+    (tmp_path / "b.jsonl").write_text('{"input_ids": [1]}\n')
+    with pytest.raises(InputError, match=r"b\.jsonl: documents that are ids already are read from parquet"):
+        ids_stream(tmp_path)
+    (tmp_path / ".stage").mkdir()
+    with pytest.raises(InputError, match="is not finished; the command that writes it goes on with --resume"):
+        ids_stream(tmp_path)

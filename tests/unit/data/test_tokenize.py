@@ -249,6 +249,15 @@ def test_what_cannot_be_done_leaves_nothing(source: Path, tmp_path: Path) -> Non
         run(tmp_path / "a.jsonl", output / "d")
     with pytest.raises(VocabularyError, match="needs the key vocab_file"):
         run(source, output / "d", tokenizer=TokenizerConfig())
+    with pytest.raises(
+        OutputError, match=r"source/made/d lies inside the input .*source, and would be read as"
+    ):
+        run(source, source / "made" / "d")
+    assert not (source / "made").exists()
+    with pytest.raises(
+        OutputError, match=r"cannot write .*d_text_document\.parts: .*; give another --output-prefix"
+    ):
+        run(source, Path("/proc/none/d"))
     with pytest.raises(DependencyError, match="--ftfy needs the package ftfy"):
         run(source, output / "d", fix_text=True)
     assert not output.exists() or os.listdir(output) == []
@@ -260,15 +269,7 @@ def test_what_cannot_be_done_leaves_nothing(source: Path, tmp_path: Path) -> Non
 
 def test_a_run_that_was_killed_goes_on_and_gives_the_same_bytes(many: Path, tmp_path: Path) -> None:
     run(many, tmp_path / "straight")
-    settings: dict[str, object] = {
-        "inputs": [many], "output_prefix": str(tmp_path / "out"), "tokenizer": CHARACTERS,
-    }  # fmt: skip
-
-    def stop(progress: Progress) -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        tokenize(TokenizeSettings(**settings), report=stop)  # pyright: ignore[reportArgumentType]
+    _stop_at_first_report(many, tmp_path / "out")
     assert sorted(os.listdir(tmp_path / "out_text_document.parts"))[-1] == "part-000000.sizes"
     with pytest.raises(OutputError, match="holds a run that was not finished; --resume goes on"):
         run(many, tmp_path / "out")
@@ -282,6 +283,46 @@ def test_a_run_that_was_killed_goes_on_and_gives_the_same_bytes(many: Path, tmp_
     run(many, tmp_path / "out", resume=True)
     with pytest.raises(OutputError, match="was made with another seed"):
         run(many, tmp_path / "out", resume=True, seed=5)
+
+
+@pytest.mark.parametrize("name", ["edited", "touched", "new", "gone"])
+def test_a_folder_that_changed_meanwhile_is_not_mixed_with_what_it_was(
+    many: Path, tmp_path: Path, name: str
+) -> None:
+    _stop_at_first_report(many, tmp_path / "out")
+    file = many / "77.py"
+    if name == "edited":
+        file.write_text(file.read_text().swapcase())
+    elif name == "touched":
+        os.utime(file)
+    elif name == "new":
+        file = many / "01.py"
+        file.write_text("x = 1\n")
+    else:
+        file.unlink()
+    with pytest.raises(OutputError, match=rf"{file} changed since the run began.*--overwrite begins anew"):
+        run(many, tmp_path / "out", resume=True)
+    assert run(many, tmp_path / "out", overwrite=True) == run(many, tmp_path / "straight")
+
+
+def test_records_that_changed_meanwhile_are_not_mixed_with_what_they_were(tmp_path: Path) -> None:
+    records = tmp_path / "a.jsonl"
+    records.write_text('{"text": "x"}\n' * 200)
+    _stop_at_first_report(records, tmp_path / "out")
+    for text in ('{"text": "y"}\n' * 200, '{"text": "x"}\n' * 201):
+        records.write_text(text)
+        with pytest.raises(OutputError, match=r"a\.jsonl changed since the run began"):
+            run(records, tmp_path / "out", resume=True)
+    assert len(run(records, tmp_path / "out", overwrite=True)) == 201
+
+
+def _stop_at_first_report(source: Path, prefix: Path) -> None:
+    def stop(progress: Progress) -> None:
+        raise KeyboardInterrupt
+
+    settings = TokenizeSettings(inputs=[source], output_prefix=str(prefix), tokenizer=CHARACTERS)
+    with pytest.raises(KeyboardInterrupt):
+        tokenize(settings, report=stop)
 
 
 def test_a_dataset_of_an_older_input_is_not_taken_for_this_one(tmp_path: Path) -> None:

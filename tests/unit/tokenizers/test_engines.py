@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import sysconfig
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from megatron.neox.config import TokenizerConfig
 from megatron.neox.errors import NeoXError, VocabularyError
 from megatron.neox.tokenizers import Tokenizer, build_tokenizer
 from megatron.neox.tokenizers.engines import GigatokenEncoder, PlainEncoder, batch_encoder, check_agreement
+from megatron.neox.tokenizers.memory import resident_bytes, trim_heap
 from megatron.neox.tokenizers.train import train_vocabulary, write_vocabulary
 
 LIBRARY = Path(sysconfig.get_path("stdlib"))
@@ -54,6 +56,38 @@ def test_gigatoken_gives_the_ids_of_a_vocabulary_of_ours(tmp_path: Path) -> None
     texts = [*SOURCES, *CRLF, "<|endoftext|>"]
     for ours, theirs in zip(encoder.encode(texts), PlainEncoder(tokenizer).encode(texts), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("limit", ["text", "growth"])
+def test_an_engine_that_was_built_anew_gives_the_same_ids(polycoder: Path, limit: str) -> None:
+    """Ever new words, of which each makes it grow."""
+    if limit == "growth" and resident_bytes() == 0:
+        pytest.skip("the system does not tell how large a process is")
+    tokenizer, order = vocabulary(polycoder, "eod", "drop_first_line"), random.Random(1)
+    limits = {"most_text": 1 << 18} if limit == "text" else {"growth": 1 << 20, "least_text": 1 << 17}
+    encoder = GigatokenEncoder(tokenizer, **limits)
+    one_engine, plain = GigatokenEncoder(tokenizer), PlainEncoder(tokenizer)
+    for number in range(12):
+        texts = ["\n".join(order.randbytes(6).hex() + " = x\r" for _ in range(2000)) for _ in range(3)]
+        ids, sizes = encoder.encode(texts)
+        others = [one_engine, plain] if number % 4 == 0 else [one_engine]
+        for expected_ids, expected_sizes in (other.encode(texts) for other in others):
+            np.testing.assert_array_equal(ids, expected_ids)
+            np.testing.assert_array_equal(sizes, expected_sizes)
+    assert (
+        (encoder.num_builds, one_engine.num_builds) == (5, 1) if limit == "text" else encoder.num_builds >= 3
+    )
+
+
+def test_what_is_held_grows_with_what_is_taken() -> None:
+    if not (before := resident_bytes()):
+        pytest.skip("the system does not tell how large a process is")
+    # Memory that was free in the process already may be taken first, so the half of it is asked for.
+    taken, half = b"x" * (256 << 20), 128 << 20
+    assert resident_bytes() > before + half
+    del taken
+    trim_heap()
+    assert resident_bytes() < before + half
 
 
 def test_nothing_and_lone_surrogates(polycoder: Path) -> None:
