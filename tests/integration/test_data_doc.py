@@ -111,6 +111,9 @@ def test_every_command_runs_and_says_what_is_shown(work: Path) -> None:
         for line in shown:
             assert _words(line) in said, f"{command}\ndoes not say {_words(line)!r} but\n{said}"
     assert (work / "data" / "filtered" / "funnel.png").read_bytes().startswith(b"\x89PNG")
+    card = (work / "clean" / "data_card.md").read_text()
+    assert "|extract | too_short | 1 |" in card  # of the stage that made the input, too
+    assert "|deduplicate | duplicate | 1 |" in card
     assert (work / "runs" / "stream" / "latest").read_text().strip() == "global_step5"
 
 
