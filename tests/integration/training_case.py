@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from megatron.neox.data.indexed import IndexedDatasetWriter
+from megatron.neox.data.indexed_writer import IndexedDatasetWriter
 from megatron.neox.tokenizers import CharLevelTokenizer
 
 ROOT = Path(__file__).resolve().parents[2]

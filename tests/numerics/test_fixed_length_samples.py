@@ -11,7 +11,7 @@ import torch
 
 from megatron.neox.config import DataConfig
 from megatron.neox.data.batches import Batches
-from megatron.neox.data.indexed import IndexedDatasetWriter
+from megatron.neox.data.indexed_writer import IndexedDatasetWriter
 from megatron.neox.data.samples import build_datasets
 from megatron.neox.engine.grid import ProcessGrid
 from tests.forked_ranks import run_ranks

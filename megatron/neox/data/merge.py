@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from megatron.neox.data.indexed import IndexedDataset, IndexedDatasetWriter, paths_of
+from megatron.neox.data.indexed import IndexedDataset, paths_of
+from megatron.neox.data.indexed_writer import IndexedDatasetWriter
 from megatron.neox.errors import DatasetError, InputError, OutputError, VocabularyError
 
 log = logging.getLogger(__name__)

@@ -32,7 +32,8 @@ from megatron.neox.corpus.stages.stage import (
 )
 from megatron.neox.corpus.texts import usable_texts
 from megatron.neox.data.encoding import Chunk, Encoder, Encoding, one_thread
-from megatron.neox.data.indexed import IndexedDatasetWriter, dtype_for, paths_of, refuse_existing
+from megatron.neox.data.indexed import dtype_for, paths_of
+from megatron.neox.data.indexed_writer import IndexedDatasetWriter, refuse_existing
 from megatron.neox.data.token_pieces import Pieces
 from megatron.neox.data.tokenize_settings import Progress, TokenizeSettings
 from megatron.neox.errors import InputError, OutputError

@@ -116,7 +116,7 @@ ELSEWHERE: dict[int, list[str]] = {
          f"{INTEGRATION}/test_preprocess.py::test_an_output_that_exists_is_kept",
          f"{INTEGRATION}/test_deduplicate.py::test_of_shards_exact_copies_then_near_ones_are_left_out"],
     35: [f"{HERE}::test_an_output_that_exists_and_a_second_run",
-         f"{DATA}/test_indexed.py::test_two_runs_do_not_write_one_dataset",
+         f"{DATA}/test_indexed_writer.py::test_two_runs_do_not_write_one_dataset",
          f"{PRETOKENIZE}::test_two_runs_at_once", f"{INTEGRATION}/test_gh_crawler.py::test_two_crawls_at_once",
          f"{INTEGRATION}/test_clone_repo.py::test_two_runs_at_once"],
 }  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from megatron.neox.data.indexed import IndexedDatasetWriter
+from megatron.neox.data.indexed_writer import IndexedDatasetWriter
 from megatron.neox.data.order import build_order, plan_epochs
 from megatron.neox.data.split import split_ranges
 

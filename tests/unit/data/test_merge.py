@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from megatron.neox.data.indexed import IndexedDataset, IndexedDatasetWriter
+from megatron.neox.data.indexed import IndexedDataset
+from megatron.neox.data.indexed_writer import IndexedDatasetWriter
 from megatron.neox.data.merge import find_prefixes, merge_datasets
 from megatron.neox.errors import DatasetError, InputError, OutputError, VocabularyError
 

@@ -13,7 +13,7 @@ from pyarrow import parquet
 
 from megatron.neox.config import DataConfig, TokenizerConfig
 from megatron.neox.data.batches import Batches
-from megatron.neox.data.indexed import IndexedDatasetWriter
+from megatron.neox.data.indexed_writer import IndexedDatasetWriter
 from megatron.neox.data.pretokenize import PretokenizeSettings, pretokenize
 from megatron.neox.data.provenance import check_tokenizer, read_eod
 from megatron.neox.data.samples import build_datasets

@@ -10,7 +10,7 @@ import pytest
 
 from megatron.neox.config import DataConfig
 from megatron.neox.data.batches import Batches
-from megatron.neox.data.indexed import IndexedDatasetWriter
+from megatron.neox.data.indexed_writer import IndexedDatasetWriter
 from megatron.neox.data.samples import build_datasets
 from megatron.neox.errors import ConfigError, DatasetError
 from megatron.neox.plugins import transforms
