@@ -62,10 +62,11 @@ clean:
 	rm -rf runs/quickstart
 
 .venv/bin/python:
-	$(PYTHON) -c 'import sys; sys.exit("Python 3.11, 3.12 or 3.13 is needed; this is " + sys.version.split()[0] + ". Name one: make PYTHON=/path/to/python3.12") if not (3, 11) <= sys.version_info < (3, 14) else None'
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11, 3.12 or 3.13 is needed; this is " + sys.version.split()[0] + ". Name one: make PYTHON=/path/to/python3.12") if not (3, 11) <= sys.version_info < (3, 14) else None'
 	$(PYTHON) -m venv .venv
 
 .venv/base: .venv/bin/python requirements/requirements.txt
+	@echo 'installing PyTorch and the rest into .venv: gigabytes, and minutes without a word'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/requirements.txt
 	touch $@
 

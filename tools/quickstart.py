@@ -27,14 +27,27 @@ def main(arguments: Sequence[str]) -> None:
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--input", type=Path, help="folder of source code (default: the Python standard library)"
+        "--input",
+        type=Path,
+        metavar="FOLDER",
+        help="folder of source code (default: the Python standard library)",
     )
-    parser.add_argument("--extensions", help="comma list of file name endings to collect (default: .py)")
     parser.add_argument(
-        "--output", type=Path, default=deepy.ROOT / "runs" / "quickstart", help="folder of all results"
+        "--extensions", metavar=".A,.B", help="endings of the files' names to collect (default: .py)"
     )
     parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the config"
+        "--output",
+        type=Path,
+        default=deepy.ROOT / "runs" / "quickstart",
+        metavar="FOLDER",
+        help="gets all results; the same command goes on with what is there (default: runs/quickstart)",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override a key of configs/quickstart.yml; repeatable",
     )
     options = parser.parse_args(arguments)
     Quickstart(

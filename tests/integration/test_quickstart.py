@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -57,6 +58,14 @@ def test_the_chain_runs_reports_and_is_not_run_twice(source: Path, tmp_path: Pat
     assert first.stdout.count("--- the model goes on") == 3
     assert "gzip -9" in first.stdout
     assert "$ ./deepy.py train.py configs/quickstart.yml" in first.stdout
+
+    assert first.stdout.count("\n  took ") == 7
+
+    asked = shlex.split(first.stdout.splitlines()[-1].removeprefix("$ "))
+    told = subprocess.run(
+        [sys.executable, *asked], cwd=ROOT, input="def f(\n", capture_output=True, text=True, check=False
+    )
+    assert "Generated Text" in told.stdout, told.stderr
 
     second = quickstart(source, output)
     assert second.returncode == 0, second.stdout + second.stderr

@@ -11,6 +11,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,7 +80,10 @@ class Quickstart:
         for number, step in enumerate(steps, start=1):
             print(f"\n[{number}/{len(steps)}] {step.title}", flush=True)
             self._run_step(step)
-        return present(self.output, shown_as=self._path())
+        summary = present(self.output, shown_as=self._path())
+        ask = ["./deepy.py", "generate.py", *self._config_arguments(), "--set", "text_gen_type=interactive"]
+        print(f"\nto give the model prompts of your own:\n$ {shlex.join(ask)}")
+        return summary
 
     def _claim_output(self) -> None:
         """Say in source.json what the run is made of; what is there of another run must not pass for this one's."""
@@ -197,6 +201,7 @@ class Quickstart:
             return
         if step.prepare is not None:
             step.prepare()
+        begun = time.monotonic()
         # Ctrl-C reaches the command too, which saves and stops; this process waits for it.
         process = subprocess.Popen([sys.executable, *step.command], cwd=self.root)
         try:
@@ -209,3 +214,4 @@ class Quickstart:
             raise
         if exit_code != 0:
             raise StepFailed(step.title, exit_code)
+        print(f"  took {time.monotonic() - begun:,.0f} s", flush=True)
