@@ -26,6 +26,7 @@ from megatron.neox.corpus.release.card import commit_of
 from megatron.neox.corpus.release.census import Census
 from megatron.neox.corpus.release.clean import CARD, CleanSettings, plan, published_files, sides, write_card
 from megatron.neox.corpus.release.publish import push_dataset, require_destination
+from megatron.neox.corpus.stages.counts import Counts
 from megatron.neox.corpus.stages.options import add_stage_options, run_as_told
 from megatron.neox.corpus.stages.stage import Stage, refuse_replacing
 from megatron.neox.errors import OutputError, UserError, run_door
@@ -76,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="X",
         help="of the bytes, about (default %(default)s)",
     )
-    add("--seed", type=int, default=1, help="of the choice of repositories for valid")
+    add("--seed", type=int, default=1, help="of the choice of repositories for valid (default %(default)s)")
     add(
         "--push",
         metavar="USER/NAME",
@@ -150,6 +151,8 @@ def _run_one(stage: Stage, options: argparse.Namespace) -> None:
     summary = run_as_told(stage, argparse.Namespace(**{**vars(options), "output": stage.output}))
     if summary is not None and stage.name == "filter":
         print(language_lines(summary), end="")
+    if summary is not None and stage.name == "protect":
+        print(Counts.from_json(summary).number_lines(), end="")
 
 
 def _say(output: Path, parts: Mapping[str, Census]) -> None:

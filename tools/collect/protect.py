@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from megatron.neox.corpus.protection.opt_out import read_opt_out
 from megatron.neox.corpus.protection.protect import Protection, protect_stage
 from megatron.neox.corpus.protection.redaction import DEFAULT_KINDS
+from megatron.neox.corpus.stages.counts import Counts
 from megatron.neox.corpus.stages.options import add_stage_options, run_as_told
 from megatron.neox.errors import run_door
 
@@ -74,8 +75,8 @@ def main(arguments: Sequence[str]) -> None:
         min_overlap=options.min_overlap,
     )
     summary = run_as_told(protect_stage(options.input, options.output, protection), options)
-    for name, count in (summary or {"numbers": {}})["numbers"].items():
-        print(f"{name}: {count:,}")
+    if summary is not None:
+        print(Counts.from_json(summary).number_lines(), end="")
 
 
 if __name__ == "__main__":

@@ -93,6 +93,10 @@ class Counts:
         ]
         return "\n".join(lines) + "\n"
 
+    def number_lines(self) -> str:
+        """For people: a line for each of `numbers`."""
+        return "".join(f"{name}: {count:,}\n" for name, count in sorted(self.numbers.items()))
+
 
 def _plain(amounts: Mapping[str, Amount]) -> dict[str, dict[str, int]]:
     return {
