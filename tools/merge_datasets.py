@@ -35,7 +35,7 @@ def main(arguments: Sequence[str]) -> None:
         help="datasets in this order, or a folder of them",
     )
     parser.add_argument(
-        "--output-prefix", required=True, metavar="PREFIX", help="the new dataset, as it is given"
+        "--output-prefix", required=True, metavar="PREFIX", help="writes PREFIX.bin, .idx and .json"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a dataset of that prefix")
     options = parser.parse_args(arguments)

@@ -55,7 +55,7 @@ def _add_input(group: argparse._ArgumentGroup) -> None:
         nargs="+",
         default=["text"],
         metavar="KEY",
-        help="keys of JSON records, a dataset each",
+        help="keys of JSON records, a dataset each (default: text)",
     )
     group.add_argument(
         "--text-column", metavar="NAME", help="column of parquet files (default: text, else content)"
@@ -63,7 +63,9 @@ def _add_input(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--num-docs", type=int, metavar="N", help="number of documents, if known, for the time left"
     )
-    group.add_argument("--extensions", default="", metavar=".A,.B", help="take these files of a folder only")
+    group.add_argument(
+        "--extensions", default="", metavar=".A,.B", help="take these files of a folder only (default: all)"
+    )
     group.add_argument(
         "--filters", default="", metavar="A,B", help="plugins of kind filter, each may leave documents out"
     )
@@ -73,12 +75,17 @@ def _add_input(group: argparse._ArgumentGroup) -> None:
         help="keep a byte order mark that begins a file, as PolyCoder's data did",
     )
     group.add_argument("--ftfy", action="store_true", help="mend broken Unicode with the package ftfy")
-    group.add_argument("--seed", type=int, default=1234, help="of the order of a folder's files")
+    group.add_argument(
+        "--seed", type=int, default=1234, help="of the order of a folder's files (default: %(default)s)"
+    )
 
 
 def _add_tokenizer(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--tokenizer-type", required=True, metavar="TYPE", help="GPT2BPETokenizer, HFTokenizer, ..."
+        "--tokenizer-type",
+        required=True,
+        metavar="TYPE",
+        help="GPT2BPETokenizer, HFTokenizer, ...: ./deepy.py plugins tokenizer",
     )
     group.add_argument("--vocab-file", metavar="FILE", help="vocab.json, or tokenizer.json for HFTokenizer")
     group.add_argument("--merge-file", metavar="FILE", help="merges.txt")
@@ -86,13 +93,13 @@ def _add_tokenizer(group: argparse._ArgumentGroup) -> None:
         "--merges-header",
         choices=["drop_first_line", "auto"],
         default="drop_first_line",
-        help="GPT-NeoX drops the first line of merges.txt whatever it is; auto drops a #version line only",
+        help="GPT-NeoX drops the first line of merges.txt whatever it is (default); auto drops a #version line only",
     )
     group.add_argument(
         "--missing-bytes",
         choices=["eod", "extend"],
         default="eod",
-        help="bytes that the vocabulary lacks: GPT-NeoX's id 0, or ids of their own behind it",
+        help="bytes that the vocabulary lacks: GPT-NeoX's id 0 (eod, the default), or ids of their own behind it",
     )
     group.add_argument(
         "--append-eod",
@@ -113,13 +120,23 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
     group.add_argument("--overwrite", action="store_true", help="replace a dataset of that prefix")
-    group.add_argument("--workers", type=int, default=1, metavar="N", help="processes that read and encode")
+    group.add_argument(
+        "--workers",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes that read and encode (default: %(default)s)",
+    )
     group.add_argument(
         "--engine", choices=["auto", "gigatoken", "tokenizer"], default="auto",
-        help="what encodes: gigatoken where it gives the tokenizer's ids (auto), or the tokenizer itself",
+        help="what encodes: gigatoken where it gives the tokenizer's ids (auto, the default), or the tokenizer itself",
     )  # fmt: skip
     group.add_argument(
-        "--log-interval", type=int, default=100, metavar="N", help="documents between progress lines"
+        "--log-interval",
+        type=int,
+        default=100,
+        metavar="N",
+        help="documents between progress lines (default: %(default)s)",
     )
 
 

@@ -35,7 +35,10 @@ def main(arguments: Sequence[str]) -> None:
         "inputs", nargs="+", metavar="[NAME=]PATH", help="folder of a run, metrics.jsonl, verdicts or results"
     )
     parser.add_argument(
-        "--output", type=Path, default=Path("report"), help="path of all files, without an ending"
+        "--output",
+        type=Path,
+        default=Path("report"),
+        help="path of all files, without an ending (default: %(default)s)",
     )
     parser.add_argument(
         "--log-axes", choices=("", "x", "y", "xy"), default="", help="of curves over steps (default: none)"

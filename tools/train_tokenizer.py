@@ -43,22 +43,39 @@ def _parser() -> argparse.ArgumentParser:
         "--output", type=Path, required=True, metavar="FOLDER", help="where the three files go"
     )
     parser.add_argument(
-        "--vocab-size", type=int, default=32768, metavar="N", help="pieces, specials included"
+        "--vocab-size",
+        type=int,
+        default=32768,
+        metavar="N",
+        help="pieces, specials included (default: %(default)s)",
     )
     parser.add_argument(
-        "--min-frequency", type=int, default=2, metavar="N", help="times that a pair must occur"
+        "--min-frequency",
+        type=int,
+        default=2,
+        metavar="N",
+        help="times that a pair must occur (default: %(default)s)",
     )
     parser.add_argument(
-        "--max-megabytes", type=_above_0, metavar="MB", help="read this much at most, in the seeded order"
+        "--max-megabytes",
+        type=_above_0,
+        metavar="MB",
+        help="read this much at most, in the seeded order (default: all)",
     )
     parser.add_argument(
         "--sample", type=_share, default=1.0, metavar="SHARE",
-        help="learn from a random share of the documents, chosen by their names: 0.05 as for PolyCoder's vocabulary",
+        help="learn from a random share of the documents, chosen by their names: 0.05 as for PolyCoder's vocabulary "
+        "(default: all)",
     )  # fmt: skip
     parser.add_argument(
-        "--seed", type=int, default=1234, help="of --sample, and of the order of a folder's files"
+        "--seed",
+        type=int,
+        default=1234,
+        help="of --sample, and of the order of a folder's files (default: %(default)s)",
     )
-    parser.add_argument("--jsonl-key", default="text", metavar="KEY", help="key of JSON records")
+    parser.add_argument(
+        "--jsonl-key", default="text", metavar="KEY", help="key of JSON records (default: %(default)s)"
+    )
     parser.add_argument(
         "--text-column", metavar="NAME", help="column of parquet files (default: text, else content)"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +50,9 @@ def test_help_works_and_ends_with_two_examples(door: Path) -> None:
         if line.lstrip(" $").startswith(("./", "python", "tools/", "benchmarks/", "neox "))
     ]
     assert len(commands) >= 2, "\n".join(lines[-6:])
+    described, _, examples = ran.stdout.rpartition("examples:")
+    told = set(re.findall(r"(?<![\w-])--[-\w]+", described))
+    assert set(re.findall(r"(?<=\s)--[-\w]+", examples)) <= told
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument(
         "--filters", default=",".join(DEFAULT_FILTERS), metavar="A,B",
-        help="plugins of kind filter, in this order (default %(default)s)",
+        help=f"plugins of kind filter, in this order (default {', '.join(DEFAULT_FILTERS)})",
     )  # fmt: skip
     parser.add_argument(
         "--heldout-share", type=float, default=0.04, metavar="X", help="of the bytes (default 0.04)"
@@ -67,7 +67,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--max-bytes", type=int, default=1 << 20, metavar="N", help="largest file (default 1 MiB)"
     )
-    parser.add_argument("--seed", type=int, default=1234, help="of the choice of held-out packages")
+    parser.add_argument(
+        "--seed", type=int, default=1234, help="of the choice of held-out packages (default %(default)s)"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace the output")
     return parser
 

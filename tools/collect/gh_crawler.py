@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     add(
         "--languages", default=",".join(defaults.languages), metavar="A,B",
-        help="as GitHub names them (default: %(default)s)",
+        help=f"as GitHub names them (default: {', '.join(defaults.languages)})",
     )  # fmt: skip
     add("--min-stars", type=int, default=defaults.min_stars, metavar="N", help="default: %(default)s")
     add(

@@ -83,7 +83,12 @@ def door_parser(script: str) -> argparse.ArgumentParser:
 
 def _add_options(made: argparse.ArgumentParser) -> None:
     made.add_argument(
-        "conf_file", nargs="*", metavar="CONF", help="config files, merged in order; .yml is implied"
+        # With a default argparse does not name CONF among the arguments that are missing.
+        "conf_file",
+        nargs="*",
+        default=[],
+        metavar="CONF",
+        help="config files, merged in order; .yml is implied",
     )
     made.add_argument(
         "-d", "--conf_dir", "--conf-dir", metavar="DIR", help="folder to look for config files in first"
