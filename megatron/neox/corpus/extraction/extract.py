@@ -5,9 +5,11 @@ A task takes some repositories, in the order of language and name; it needs the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 from typing import Any
 
 from megatron.neox.corpus.extraction.checkouts import CLONES, Checkout, find_checkouts, fingerprint_of
@@ -21,6 +23,7 @@ from megatron.neox.errors import InputError, OutputError
 
 _MOST_IN_A_TASK = 64
 _FEWEST_TASKS = 16
+_MOST_LOOKED_AT = 256  # tasks whose files are counted
 _BY_NAME = frozenset({"other_extension", "other_language", "version_control", "symlink", "special_file"})
 
 
@@ -38,22 +41,52 @@ def extraction(settings: ExtractSettings) -> Stage:
         )
     checkouts = find_checkouts(settings.input, repository=settings.repository, manifests=settings.manifests)
     size = settings.repositories_per_task or min(_MOST_IN_A_TASK, -(-len(checkouts) // _FEWEST_TASKS))
-    groups = tuple(tuple(checkouts[start : start + size]) for start in range(0, len(checkouts), size))
+    groups = _grouped(checkouts, size)
     told = {
         "repositories": fingerprint_of(checkouts),
         "rule": _rule(settings),
         **{key: getattr(settings, key) for key in ("format", "encoding", "max_bytes", "min_tokens")},
         "repositories_per_task": size,
+        "tasks": len(groups),
     }
+    weight = partial(_num_files, groups)
     if settings.format == "tree":
         files = FlatTreeTask(settings, groups)
-        phases = [Phase("extract", len(groups), files), Phase("index", 1, files.index)]
+        phases = [Phase("extract", len(groups), files, weight), Phase("index", 1, files.index)]
     else:
-        phases = [Phase("extract", len(groups), ShardTask(settings, groups))]
+        phases = [Phase("extract", len(groups), ShardTask(settings, groups), weight)]
     inputs = [settings.input, *settings.manifests]
-    check = partial(check_listings, settings.output, groups)
-    describe = partial(_describe, settings)
-    return Stage("extract", settings.output, told, phases, describe, inputs, check)
+    return Stage(
+        "extract",
+        settings.output,
+        told,
+        phases,
+        describe=partial(_describe, settings),
+        inputs=inputs,
+        check_inputs=partial(check_listings, settings.output, groups),
+        prepare=_load if len(groups) > 1 else None,
+    )
+
+
+def _grouped(checkouts: Sequence[Checkout], size: int) -> tuple[tuple[Checkout, ...], ...]:
+    """What each task takes: some of one language, for each process has to make the lexers that it needs."""
+    groups: list[tuple[Checkout, ...]] = []
+    for _, those in groupby(checkouts, key=lambda checkout: checkout.language):
+        of_language = tuple(those)
+        groups += [of_language[start : start + size] for start in range(0, len(of_language), size)]
+    return tuple(groups)
+
+
+def _num_files(groups: Sequence[Sequence[Checkout]], number: int) -> int:
+    """About how many files a task takes; of many tasks each is too short to be worth a look at its folders."""
+    if len(groups) > _MOST_LOOKED_AT:
+        return 0
+    return sum(len(files) for checkout in groups[number] for *_, files in os.walk(checkout.folder))
+
+
+def _load() -> None:
+    """Import what every task needs, while the folders are looked at."""
+    import pyarrow  # noqa: F401
 
 
 def _rule(settings: ExtractSettings) -> str:

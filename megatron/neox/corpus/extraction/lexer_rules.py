@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
 
+from pygments.lexer import bygroups
 from pygments.lexers import find_lexer_class_by_name
 from pygments.token import _TokenType
 from pygments.util import Future
@@ -33,12 +34,13 @@ _FLAGS_OF_A_WHOLE = re.VERBOSE | re.ASCII | re.LOCALE
 
 Matcher = Callable[..., re.Match[str] | None]
 Rule = tuple[Matcher, Any, Any]  # Pygments': how to match, what to give, where to go
-Step = tuple[
-    int, Matcher, Any, Any
-]  # how many tokens a rule gives (0, 1, or -1: its action says), and the rule
+# How many tokens a rule gives (0, 1, or -1: its action says), and the rule; in place of an action that gives a token
+# for each group that is not empty, those groups' numbers.
+Step = tuple[int, Matcher, Any, Any]
 Run = tuple[Matcher, list[Any]]  # some rules as steps, by the last group of a match
 
 _ONE_TOKEN = (1, None, None, None)
+_BYGROUPS = bygroups().__code__
 
 
 @dataclass
@@ -154,7 +156,18 @@ def _pattern(matcher: Any) -> _Pattern:
 
 def _step(rule: Rule) -> Step:
     matcher, action, new_state = rule
-    return (0 if action is None else 1 if type(action) is _TokenType else -1), matcher, action, new_state
+    num_tokens = 0 if action is None else 1 if type(action) is _TokenType else -1
+    return num_tokens, matcher, _groups(action) or action, new_state
+
+
+def _groups(action: Any) -> tuple[int, ...]:
+    """The groups that an action gives as they are; none where it does anything else with one of them."""
+    if getattr(action, "__code__", None) is not _BYGROUPS:
+        return ()
+    kinds = action.__closure__[0].cell_contents
+    numbers = tuple(number for number, kind in enumerate(kinds, 1) if kind is not None)
+    is_plain = all(kind is None or type(kind) is _TokenType for kind in kinds)
+    return numbers if is_plain and len(numbers) > 1 else ()
 
 
 def _rebased(pattern: _Pattern, num_before: int) -> tuple[str | None, int]:

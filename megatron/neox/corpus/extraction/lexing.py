@@ -88,7 +88,9 @@ def _count(lexer: Lexer, states: States, limit: int, text: str, stack: Sequence[
         if num_tokens >= 0:
             count += num_tokens
         else:
-            count += _length(action(lexer, rule(text, position)), limit - count)
+            found: Any = rule(text, position)
+            is_groups = type(action) is tuple
+            count += _filled(found, action) if is_groups else _length(action(lexer, found), limit - count)
         position = match.end()
         if new_state is not None:
             _change(states_open, new_state)
@@ -122,6 +124,9 @@ def _count_in_context(
         if num_tokens == 1:
             count += 1
             here.pos = match.end()
+        elif type(action) is tuple:
+            count += _filled(rule(text, here.pos, here.end), action)
+            here.pos = match.end()
         elif num_tokens < 0:
             count += _length(action(lexer, rule(text, here.pos, here.end), here), limit - count)
             runs = states[here.stack[-1]]
@@ -129,6 +134,11 @@ def _count_in_context(
             _change(here.stack, new_state)
             runs = states[here.stack[-1]]
     return count
+
+
+def _filled(match: Any, groups: Sequence[int]) -> int:
+    """How many of two groups and more are not empty."""
+    return len(list(filter(None, match.group(*groups))))
 
 
 def _length(items: Iterable[Any], limit: int) -> int:

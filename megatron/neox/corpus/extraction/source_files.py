@@ -165,7 +165,7 @@ def _has_tokens(text: str, language: str, limit: int) -> bool:
 def is_vendored(path: bytes, checkouts: Collection[bytes]) -> bool:
     """Whether a file lies in a folder of other people's packages, or in a repository inside the repository."""
     *folders, _ = path.split(b"/")
-    if any(folder in VENDORED for folder in folders):
+    if not VENDORED.isdisjoint(folders):
         return True
     ends = range(1, len(folders) + 1) if checkouts else ()
     return any(b"/".join(folders[:end]) in checkouts for end in ends)

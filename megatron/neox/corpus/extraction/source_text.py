@@ -16,6 +16,7 @@ _MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
 )  # fmt: skip
+_MARKS_BEGIN = {mark[0] for mark, _ in _MARKS}
 _CONTROLS = bytes(byte for byte in range(32) if byte not in b"\t\n\v\f\r\x1b")
 _PACKET_BYTES = 188  # of an MPEG transport stream; each begins with G
 
@@ -58,6 +59,8 @@ def source_text(data: bytes, encoding: Encoding) -> tuple[str, str]:
 
 def _marked(data: bytes) -> str | None:
     """What a byte order mark other than UTF-8's says it is; None where it has none, or says wrong."""
+    if data[0] not in _MARKS_BEGIN:
+        return None
     for mark, name in _MARKS:
         if data.startswith(mark):
             try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import yaml
 
 from megatron.neox.corpus.filters import Filter, reasons_of
 from megatron.neox.corpus.stages.counts import Counts
-from megatron.neox.corpus.stages.rewriting import describe_input, documents, drop_rows
+from megatron.neox.corpus.stages.rewriting import bytes_of, describe_input, documents, drop_rows
 from megatron.neox.corpus.stages.shards import find_shards
 from megatron.neox.corpus.stages.stage import Phase, Stage, fingerprint
 from megatron.neox.errors import InputError, UserError
@@ -56,7 +56,7 @@ def filter_stage(folder: Path, output: Path, chosen: Chosen) -> Stage:
     }
     task = FilterShards(tuple(find_shards(folder)), output, json.dumps(chosen))
     settings = {"input": describe_input(folder), "filters": told}
-    phases = [Phase("filter", len(task.shards), task.run)]
+    phases = [Phase("filter", len(task.shards), task.run, partial(bytes_of, task.shards))]
     return Stage("filter", output, settings, phases, inputs=[folder])
 
 

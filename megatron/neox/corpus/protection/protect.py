@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from megatron.neox.corpus.protection.decontaminate import (
 from megatron.neox.corpus.protection.opt_out import is_opted_out
 from megatron.neox.corpus.protection.redaction import DEFAULT_KINDS, check_kinds, find_places, redact
 from megatron.neox.corpus.stages.counts import Counts
-from megatron.neox.corpus.stages.rewriting import describe_input, documents, rewrite_shard
+from megatron.neox.corpus.stages.rewriting import bytes_of, describe_input, documents, rewrite_shard
 from megatron.neox.corpus.stages.shards import find_shards
 from megatron.neox.corpus.stages.stage import Phase, Stage
 from megatron.neox.errors import UserError
@@ -147,7 +147,7 @@ def protect_stage(folder: Path, output: Path, protection: Protection) -> Stage:
         )
     settings = {"input": describe_input(folder), **_settings(protection)}
     task = ProtectShards(tuple(find_shards(folder)), output, protection)
-    phases = [Phase("protect", len(task.shards), task.run)]
+    phases = [Phase("protect", len(task.shards), task.run, partial(bytes_of, task.shards))]
     return Stage("protect", output, settings, phases, inputs=[folder, *protection.against])
 
 

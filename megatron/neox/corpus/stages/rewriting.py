@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,11 @@ def describe_input(folder: Path) -> dict[str, Any]:
         )
     summary = folder / SUMMARY
     return {"shards": len(shards), "sha256": fingerprint([summary] if summary.is_file() else shards)}
+
+
+def bytes_of(shards: Sequence[Path], number: int) -> int:
+    """Size of a shard: about how long a task that reads it takes, for `Phase`."""
+    return shards[number].stat().st_size
 
 
 def rewrite_shard(

@@ -37,6 +37,11 @@ log = logging.getLogger(__name__)
 SUMMARY = "summary.json"
 
 
+def _all_alike(number: int) -> int:
+    del number
+    return 0
+
+
 @dataclass(frozen=True)
 class Phase:
     """Tasks 0 .. num_tasks - 1, in any order and on any machine.
@@ -45,11 +50,14 @@ class Phase:
         num_tasks: or a function that tells it once the phases before are done.
         run: called with a task's number; returns what to count. It is sent to other processes, so it is a function
             of a module, or a method of something that can be pickled.
+        weight: how long a task takes, as far as that is known, in any unit: the longest begin first, or one of them
+            would run alone in the end.
     """
 
     name: str
     num_tasks: int | Callable[[], int]
     run: Callable[[int], Counts | None]
+    weight: Callable[[int], int] = _all_alike
 
     def count(self) -> int:
         """How many tasks there are; the phases before must be done."""
@@ -351,7 +359,8 @@ def _processes(stage: Stage, workers: int) -> Iterator[RunTasks]:
                 return
             pool = pool or opened_pool.enter_context(worker_pool(workers, _begin, (stage,)))
             place = next(place for place, other in enumerate(stage.phases) if other is phase)
-            for future in as_completed([submit(pool, _run_task, place, number) for number in pending]):
+            longest_first = sorted(pending, key=phase.weight, reverse=True)
+            for future in as_completed([submit(pool, _run_task, place, number) for number in longest_first]):
                 yield future.result()
 
         try:

@@ -219,6 +219,15 @@ def test_the_output_is_the_same_on_any_number_of_processes(clones: Path, tmp_pat
     assert len(one) == 3
 
 
+def test_a_task_takes_repositories_of_one_language_and_knows_about_how_long_it_takes(tmp_path: Path) -> None:
+    names = [f"{language}/o/{name}" for language in ("Python", "Rust") for name in "abc"]
+    write(tmp_path, {f"in/{name}/{number}.py": CODE for number, name in enumerate(names)})
+    write(tmp_path, {"in/Rust/o/b/x/y.rs": CODE, "in/Rust/o/b/x/z.rs": CODE})
+    settings = ExtractSettings(input=tmp_path / "in", output=tmp_path / "out", repositories_per_task=2)
+    phase = extraction(settings).phases[0]
+    assert [phase.weight(number) for number in range(phase.count())] == [2, 1, 4, 1]
+
+
 def test_a_repository_that_is_gone_is_counted_and_ends_nothing(clones: Path, tmp_path: Path) -> None:
     stage = extraction(ExtractSettings(input=clones, output=tmp_path / "out"))
     rows, _ = extract(clones, tmp_path / "whole")

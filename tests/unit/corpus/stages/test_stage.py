@@ -49,6 +49,25 @@ def test_workers_that_prepare_start_with_the_first_phase(tmp_path: Path) -> None
     assert os.getpid() not in started
 
 
+def note_begin(folder: Path, number: int) -> None:
+    (folder / str(number)).write_text(str(time.monotonic_ns()))
+    time.sleep(0.05)
+
+
+def tenfold(number: int) -> int:
+    return 10 * number
+
+
+def test_the_longest_tasks_begin_first(tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    phase = Phase("work", 8, partial(note_begin, begun), tenfold)
+    run_stage(Stage("s", tmp_path / "out", {}, [phase]), workers=2)
+    order = sorted(range(8), key=lambda number: int((begun / str(number)).read_text()))
+    assert {*order[:2]} == {6, 7}
+    assert {*order[-2:]} == {0, 1}
+
+
 def test_what_cannot_be_prepared_is_told_by_the_task(tmp_path: Path) -> None:
     stage = Stage("s", tmp_path / "out", {}, [Phase("work", 2, fails)], prepare=partial(fails, 99))
     with pytest.raises(InputError, match=r"nothing to read in task [01]"):
