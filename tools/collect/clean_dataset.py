@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 
 from megatron.neox.corpus.filters.by_language import language_lines
 from megatron.neox.corpus.filters.presets import PRESETS
-from megatron.neox.corpus.filters.tokens import load_encoder
+from megatron.neox.corpus.filters.tokens import add_tokenizer_options, load_encoder, told_tokenizer
 from megatron.neox.corpus.importing.import_dataset import HUB
 from megatron.neox.corpus.importing.import_dataset import PRESETS as COLUMNS
 from megatron.neox.corpus.protection.opt_out import read_opt_out
@@ -28,7 +28,8 @@ from megatron.neox.corpus.release.clean import CARD, CleanSettings, plan, publis
 from megatron.neox.corpus.release.publish import push_dataset, require_destination
 from megatron.neox.corpus.stages.counts import Counts
 from megatron.neox.corpus.stages.options import add_stage_options, run_as_told
-from megatron.neox.corpus.stages.stage import Stage, refuse_replacing
+from megatron.neox.corpus.stages.outputs import refuse_replacing
+from megatron.neox.corpus.stages.stage import Stage
 from megatron.neox.errors import OutputError, UserError, run_door
 
 _EXAMPLES = """examples:
@@ -52,13 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--language", metavar="NAME", help="of data that are no shards: of all rows, where no column says it")
     add("--preset", required=True, choices=list(PRESETS), help="the recipe")
-    add(
-        "--tokenizer",
-        metavar="FOLDER_OR_NAME",
-        help="counts the tokens for the card, and those that codeparrot-2022 asks for: one with a tokenizer.json",
-    )
-    add("--vocab-file", metavar="FILE", help="vocab.json, instead of --tokenizer")
-    add("--merge-file", metavar="FILE", help="and merges.txt")
+    add_tokenizer_options(parser, "counts the tokens for the card, and those that codeparrot-2022 asks for")
     add(
         "--protect",
         action="store_true",
@@ -99,8 +94,8 @@ def main(arguments: Sequence[str]) -> None:
         )
     if options.push:
         require_destination(options.push)
-    tokenizer = {name: getattr(options, name) for name in ("tokenizer", "vocab_file", "merge_file")}
-    if any(tokenizer.values()):
+    tokenizer = told_tokenizer(options)
+    if tokenizer:
         load_encoder(**tokenizer)  # so that a mistake is told before any work
     settings = CleanSettings(
         input=options.input,
@@ -108,7 +103,7 @@ def main(arguments: Sequence[str]) -> None:
         preset=options.preset,
         columns=options.columns,
         language=options.language,
-        tokenizer={name: value for name, value in tokenizer.items() if value is not None},
+        tokenizer=tokenizer,
         protect=options.protect,
         opted_out=read_opt_out(options.opt_out) if options.opt_out else frozenset(),
         valid_share=options.valid_share,

@@ -13,7 +13,7 @@ deepy.enter()
 import argparse
 from collections.abc import Sequence
 
-from megatron.neox.corpus.filters.tokens import load_encoder
+from megatron.neox.corpus.filters.tokens import add_tokenizer_options, load_encoder, told_tokenizer
 from megatron.neox.corpus.release.card import DataCard, commit_of, read_summaries
 from megatron.neox.corpus.release.census import take_census
 from megatron.neox.corpus.stages.shards import find_shards
@@ -45,9 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--overwrite", action="store_true", help="replace the card, which somebody may have added to")
     add("--title", default="Source code", metavar="TEXT")
-    add("--tokenizer", metavar="FOLDER_OR_NAME", help="counts tokens by language: one with a tokenizer.json")
-    add("--vocab-file", metavar="FILE", help="vocab.json, instead of --tokenizer")
-    add("--merge-file", metavar="FILE", help="and merges.txt")
+    add_tokenizer_options(parser, "counts tokens by language")
     return parser
 
 
@@ -65,8 +63,8 @@ def main(arguments: Sequence[str]) -> None:
         raise OutputError(
             f"{options.output} exists already; --overwrite replaces it, or give another --output"
         )
-    given = (options.tokenizer, options.vocab_file, options.merge_file)
-    encoder = load_encoder(*given) if any(given) else None
+    told = told_tokenizer(options)
+    encoder = load_encoder(**told) if told else None
     folders = [Path(path) for path in options.input if Path(path).is_dir()]
     if len({folder.name for folder in folders}) < len(folders):
         raise UserError("two folders of --input have one name; the card could not tell them apart")

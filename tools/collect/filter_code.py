@@ -17,6 +17,7 @@ from typing import Any
 from megatron.neox.corpus.filters.by_language import language_lines
 from megatron.neox.corpus.filters.presets import DEDUPLICATION, PRESETS, preset
 from megatron.neox.corpus.filters.stage import choose, filter_stage, read_options
+from megatron.neox.corpus.filters.tokens import add_tokenizer_options, told_tokenizer
 from megatron.neox.corpus.stages.options import add_stage_options, run_as_told
 from megatron.neox.errors import UserError, run_door
 from megatron.neox.plugins import load_plugins
@@ -47,9 +48,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="YAML",
         help="options of filters, such as `long_line: {max_characters: 500}`",
     )
-    add("--tokenizer", metavar="FOLDER_OR_NAME", help="for char_token_ratio: one with a tokenizer.json")
-    add("--vocab-file", metavar="FILE", help="for char_token_ratio: vocab.json, instead of --tokenizer")
-    add("--merge-file", metavar="FILE", help="and merges.txt")
+    add_tokenizer_options(parser, "for char_token_ratio")
     add("--plugins", default="", metavar="A.py,B", help="files and modules that hold filters of your own")
     add_stage_options(parser)
     return parser
@@ -60,8 +59,7 @@ def _chosen(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
     base = preset(options.preset) if options.preset else {}
     names = [name for name in options.filters.split(",") if name]
     chosen = choose(base, names, read_options(options.config) if options.config else {})
-    given = {name: getattr(options, name) for name in ("tokenizer", "vocab_file", "merge_file")}
-    given = {name: value for name, value in given.items() if value is not None}
+    given = told_tokenizer(options)
     if given and "char_token_ratio" not in chosen:
         raise UserError("a tokenizer is given, and no filter asks for one; --filters char_token_ratio does")
     if given:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -56,7 +57,9 @@ class CharTokenRatio:
 
 
 @lru_cache(maxsize=2)
-def load_encoder(tokenizer: str | None, vocab_file: str | None, merge_file: str | None) -> BatchEncoder:
+def load_encoder(
+    tokenizer: str | None = None, vocab_file: str | None = None, merge_file: str | None = None
+) -> BatchEncoder:
     """The tokenizer that options name, with the fastest engine that serves.
 
     Raises:
@@ -76,3 +79,23 @@ def load_encoder(tokenizer: str | None, vocab_file: str | None, merge_file: str 
             "the filter char_token_ratio needs a tokenizer: give --tokenizer, or --vocab-file and --merge-file"
         )
     return batch_encoder(build_tokenizer(section))
+
+
+def add_tokenizer_options(parser: argparse.ArgumentParser, use: str) -> None:
+    """Add --tokenizer, --vocab-file and --merge-file; `use` says what the tokenizer is for."""
+    add = parser.add_argument
+    add("--tokenizer", metavar="FOLDER_OR_NAME", help=f"{use}: one with a tokenizer.json")
+    add("--vocab-file", metavar="FILE", help="vocab.json, instead of --tokenizer")
+    add("--merge-file", metavar="FILE", help="and merges.txt")
+
+
+def told_tokenizer(options: argparse.Namespace) -> dict[str, str]:
+    """Those of `add_tokenizer_options` that were given, as `load_encoder` takes them.
+
+    Raises:
+        UserError: merges without a vocabulary.
+    """
+    told = {name: getattr(options, name) for name in ("tokenizer", "vocab_file", "merge_file")}
+    if told["merge_file"] is not None and told["vocab_file"] is None:
+        raise UserError("--merge-file goes with --vocab-file, which is not given")
+    return {name: value for name, value in told.items() if value is not None}

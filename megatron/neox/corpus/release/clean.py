@@ -109,8 +109,7 @@ def write_card(settings: CleanSettings, folders: Sequence[Path], *, commit: str)
         folders = [given, *folders]  # what made the shards belongs to the story
     summaries = read_summaries(folders)
     draw_funnel(steps_of(summaries), output / FUNNEL)
-    options = [settings.tokenizer.get(name) for name in ("tokenizer", "vocab_file", "merge_file")]
-    encoder = load_encoder(*options) if settings.tokenizer else None
+    encoder = load_encoder(**settings.tokenizer) if settings.tokenizer else None
     parts = {name: take_census(find_shards(output / name), encoder) for name in SIDES}
     card = DataCard(
         title=f"Source code, cleaned as {settings.preset}",
