@@ -21,15 +21,8 @@ from megatron.neox.corpus.readers import has_several_parts
 from megatron.neox.corpus.stages.counts import Counts
 from megatron.neox.corpus.stages.executors import Resources, submit_stage
 from megatron.neox.corpus.stages.folders import clear_removed, remove_whole
-from megatron.neox.corpus.stages.stage import (
-    SUMMARY,
-    Phase,
-    Stage,
-    Step,
-    counts_so_far,
-    run_stage,
-    work_folder,
-)
+from megatron.neox.corpus.stages.running import Step, run_stage
+from megatron.neox.corpus.stages.stage import SUMMARY, Phase, Stage, counts_so_far, work_folder
 from megatron.neox.corpus.texts import usable_texts
 from megatron.neox.data.encoding import Chunk, Encoder, Encoding, one_thread
 from megatron.neox.data.indexed import dtype_for, paths_of

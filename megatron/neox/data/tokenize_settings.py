@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from megatron.neox.config import TokenizerConfig
-from megatron.neox.corpus.stages.stage import RunTasks
+from megatron.neox.corpus.stages.running import RunTasks
 from megatron.neox.tokenizers.engines import EngineName
 
 

@@ -20,8 +20,9 @@ from megatron.neox.corpus.extraction.flat_tree import INDEX
 from megatron.neox.corpus.extraction.source_files import LINKS_OUT, ExtractSettings
 from megatron.neox.corpus.stages.counts import Counts
 from megatron.neox.corpus.stages.folders import lock_folder
+from megatron.neox.corpus.stages.running import run_stage
 from megatron.neox.corpus.stages.shards import SourceFile, escape_path, find_shards, read_shard, unescape_path
-from megatron.neox.corpus.stages.stage import Phase, Stage, run_stage
+from megatron.neox.corpus.stages.stage import Phase, Stage
 
 ROOT = Path(__file__).resolve().parents[3]
 KEPT = "kept"

@@ -19,7 +19,8 @@ from megatron.neox.corpus.importing.import_dataset import PRESETS, ImportSetting
 from megatron.neox.corpus.index.writer import write_index
 from megatron.neox.corpus.protection.protect import Protection, protect_stage
 from megatron.neox.corpus.release.split import split_stage
-from megatron.neox.corpus.stages.stage import Stage, run_stage
+from megatron.neox.corpus.stages.running import run_stage
+from megatron.neox.corpus.stages.stage import Stage
 from megatron.neox.data.tokenize import TokenizeSettings, tokenize
 from tests.unit.corpus.deduplication.files import source, write_shards
 from tests.unit.corpus.killing import Run, Straight, instants, straight

@@ -17,8 +17,9 @@ from subprocess import CalledProcessError
 from typing import TYPE_CHECKING, Any
 
 from megatron.neox.corpus.stages.counts import Counts
+from megatron.neox.corpus.stages.outputs import opened, remove
 from megatron.neox.corpus.stages.slurm_jobs import NoteJob, jobs_note, slurm_folder
-from megatron.neox.corpus.stages.stage import Phase, Stage, opened, remove
+from megatron.neox.corpus.stages.stage import Phase, Stage
 from megatron.neox.errors import DependencyError, InputError
 
 if TYPE_CHECKING:

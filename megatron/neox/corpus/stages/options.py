@@ -12,7 +12,8 @@ from typing import Any
 
 from megatron.neox.corpus.stages.counts import Counts
 from megatron.neox.corpus.stages.executors import OnRay, Resources, submit_stage
-from megatron.neox.corpus.stages.stage import RunTasks, Stage, Step, run_stage
+from megatron.neox.corpus.stages.running import RunTasks, Step, run_stage
+from megatron.neox.corpus.stages.stage import Stage
 
 log = logging.getLogger(__name__)
 

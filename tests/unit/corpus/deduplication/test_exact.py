@@ -7,7 +7,7 @@ import pytest
 
 from megatron.neox.corpus.deduplication import parts
 from megatron.neox.corpus.deduplication.exact import ExactDuplicates, Key, digest_without_space
-from megatron.neox.corpus.stages.stage import run_stage
+from megatron.neox.corpus.stages.running import run_stage
 from megatron.neox.errors import InputError, OutputError
 from tests.unit.corpus.deduplication.files import contents, read_all, source, write_shards
 

@@ -13,8 +13,8 @@ from megatron.neox.corpus.deduplication.exact import ExactDuplicates
 from megatron.neox.corpus.deduplication.near import PRESETS, NearDuplicates
 from megatron.neox.corpus.deduplication.parts import column, read_part
 from megatron.neox.corpus.stages.folders import lock_folder
+from megatron.neox.corpus.stages.running import run_stage
 from megatron.neox.corpus.stages.shards import SourceFile
-from megatron.neox.corpus.stages.stage import run_stage
 from megatron.neox.errors import OutputError
 from tests.unit.corpus.deduplication.files import contents, read_all, source, write_shards
 from tests.unit.corpus.deduplication.test_shingles import plain

@@ -16,8 +16,8 @@ from megatron.neox.corpus.extraction.flat_tree import INDEX, flat_names
 from megatron.neox.corpus.extraction.source_files import LINKS_OUT, ExtractSettings
 from megatron.neox.corpus.extraction.source_text import source_text
 from megatron.neox.corpus.stages.counts import Counts
+from megatron.neox.corpus.stages.running import Step, run_stage
 from megatron.neox.corpus.stages.shards import SourceFile, find_shards, read_shard
-from megatron.neox.corpus.stages.stage import Step, run_stage
 from megatron.neox.errors import InputError, OutputError
 
 ROOT = Path(__file__).resolve().parents[4]

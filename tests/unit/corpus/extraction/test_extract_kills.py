@@ -10,7 +10,7 @@ import pytest
 
 from megatron.neox.corpus.extraction.extract import extraction
 from megatron.neox.corpus.extraction.source_files import ExtractSettings
-from megatron.neox.corpus.stages.stage import run_stage
+from megatron.neox.corpus.stages.running import run_stage
 from tests.unit.corpus.killing import Straight, instants, straight
 
 

@@ -10,8 +10,8 @@ from pyarrow import parquet
 
 from megatron.neox.corpus.filters.by_language import language_lines
 from megatron.neox.corpus.filters.stage import choose, filter_stage, read_options
+from megatron.neox.corpus.stages.running import run_stage
 from megatron.neox.corpus.stages.shards import SourceFile, find_shards, new_shard, read_shard, shard_name
-from megatron.neox.corpus.stages.stage import run_stage
 from megatron.neox.errors import InputError, OutputError, UserError
 from megatron.neox.reports.funnel import FunnelStep, draw_funnel, steps_of
 

@@ -16,8 +16,8 @@ from pyarrow import parquet
 
 from megatron.neox.corpus.importing.import_dataset import ImportSettings, columns_of, importing
 from megatron.neox.corpus.stages.counts import Counts
+from megatron.neox.corpus.stages.running import Step, run_stage
 from megatron.neox.corpus.stages.shards import SourceFile, find_shards, read_shard
-from megatron.neox.corpus.stages.stage import Step, run_stage
 from megatron.neox.errors import InputError, OutputError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -21,8 +21,8 @@ from megatron.neox.corpus.protection.decontaminate import (
 from megatron.neox.corpus.protection.opt_out import is_opted_out, read_opt_out
 from megatron.neox.corpus.protection.protect import Protection, protect_stage
 from megatron.neox.corpus.protection.redaction import find_places, redact
+from megatron.neox.corpus.stages.running import run_stage
 from megatron.neox.corpus.stages.shards import SourceFile, find_shards, new_shard, read_shard, shard_name
-from megatron.neox.corpus.stages.stage import run_stage
 from megatron.neox.errors import InputError, UserError
 
 KINDS = ("key", "email", "ip_address", "name")

@@ -14,8 +14,8 @@ from megatron.neox.corpus.release.card import (
 )
 from megatron.neox.corpus.release.census import take_census
 from megatron.neox.corpus.release.split import split_stage
+from megatron.neox.corpus.stages.running import run_stage
 from megatron.neox.corpus.stages.shards import SourceFile, find_shards, new_shard, shard_name
-from megatron.neox.corpus.stages.stage import run_stage
 from megatron.neox.errors import InputError
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from megatron.neox.corpus.stages.executors import Resources, submit_stage
-from megatron.neox.corpus.stages.stage import run_stage
+from megatron.neox.corpus.stages.running import run_stage
 from megatron.neox.errors import InputError, OutputError
 from tests.unit.corpus.stages.doubling import Numbers, contents
 
@@ -36,7 +36,7 @@ ON_RAY = """
 import sys
 from pathlib import Path
 from megatron.neox.corpus.stages.executors import OnRay, Resources
-from megatron.neox.corpus.stages.stage import run_stage
+from megatron.neox.corpus.stages.running import run_stage
 from tests.unit.corpus.stages.doubling import Numbers
 run_stage(Numbers(Path(sys.argv[1])).stage(), workers=2, run_tasks=OnRay(Resources(workers=2, tasks=2)))
 """

@@ -8,8 +8,8 @@ import pytest
 
 from megatron.neox.corpus.filters.stage import filter_stage
 from megatron.neox.corpus.stages.options import add_stage_options, run_as_told
+from megatron.neox.corpus.stages.running import run_stage
 from megatron.neox.corpus.stages.shards import new_shard, shard_name
-from megatron.neox.corpus.stages.stage import run_stage
 from megatron.neox.errors import InputError, OutputError
 from tests.unit.corpus.stages.doubling import row
 

@@ -12,6 +12,7 @@ import pytest
 
 from megatron.neox.corpus.stages.counts import Counts
 from megatron.neox.corpus.stages.folders import lock_folder
+from megatron.neox.corpus.stages.running import Step, run_stage
 from megatron.neox.corpus.stages.shards import (
     escape_path,
     find_shards,
@@ -19,7 +20,7 @@ from megatron.neox.corpus.stages.shards import (
     shard_name,
     unescape_path,
 )
-from megatron.neox.corpus.stages.stage import Phase, Stage, Step, run_stage
+from megatron.neox.corpus.stages.stage import Phase, Stage
 from megatron.neox.errors import InputError, OutputError, ResourceError
 from tests.unit.corpus.stages.doubling import Numbers, contents, row
 

@@ -19,7 +19,7 @@ from megatron.neox.corpus.deduplication.exact import ExactDuplicates
 from megatron.neox.corpus.filters.stage import filter_stage
 from megatron.neox.corpus.filters.presets import preset
 from megatron.neox.corpus.protection.protect import Protection, protect_stage
-from megatron.neox.corpus.stages.stage import run_stage
+from megatron.neox.corpus.stages.running import run_stage
 name, folder, output = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
 run_stage({
     "filter": lambda: filter_stage(folder, output, preset("codeparrot")),
