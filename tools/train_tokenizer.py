@@ -133,8 +133,15 @@ def main(arguments: Sequence[str]) -> None:
         _texts(options, tally), vocab_size=options.vocab_size, min_frequency=options.min_frequency
     )
     write_vocabulary(engine, options.output, overwrite=options.overwrite)
+    num_pieces = engine.get_vocab_size()
+    if num_pieces < options.vocab_size:
+        print(
+            f"NOTE: {num_pieces} pieces, not the {options.vocab_size} asked for: no other pair occurs "
+            f"{options.min_frequency} times in this much text",
+            file=sys.stderr,
+        )
     print(
-        f"{options.output}: {engine.get_vocab_size()} pieces from {tally.num_documents} documents, "
+        f"{options.output}: {num_pieces} pieces from {tally.num_documents} documents, "
         f"{tally.num_bytes / 1e6:.1f} MB (left out: {tally.reasons()})"
     )
 

@@ -176,3 +176,23 @@ def test_the_tool_learns_from_the_sample_alone(tmp_path: Path) -> None:
     for name in ("vocab.json", "merges.txt", "tokenizer.json"):
         found = [(tmp_path / f"{folder}-vocabulary" / name).read_bytes() for folder in ("all", "chosen")]
         assert found[0] == found[1]
+
+
+def test_a_vocabulary_smaller_than_asked_for_says_why(tmp_path: Path) -> None:
+    # 256 bytes, two specials, ab and cd.
+    (tmp_path / "one.py").write_text("abab cdcd\n")
+    tool = str(Path(__file__).resolve().parents[3] / "tools" / "train_tokenizer.py")
+    command = [
+        sys.executable,
+        tool,
+        "--input",
+        tmp_path / "one.py",
+        "--output",
+        tmp_path / "v",
+        "--vocab-size",
+        "400",
+    ]
+    ran = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert ran.stderr == (
+        "NOTE: 260 pieces, not the 400 asked for: no other pair occurs 2 times in this much text\n"
+    )
