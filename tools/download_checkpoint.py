@@ -14,7 +14,7 @@ deepy.enter()
 import argparse
 from collections.abc import Sequence
 
-from megatron.neox.downloads.options import add_fetch_options, fetcher_of, run_fetching
+from megatron.neox.downloads.options import add_fetch_options, fetcher_of
 from megatron.neox.downloads.polycoder import (
     NAMES,
     VOCABULARY,
@@ -23,6 +23,7 @@ from megatron.neox.downloads.polycoder import (
     next_command,
     release_named,
 )
+from megatron.neox.errors import run_long_door
 
 EXAMPLES = """examples:
   tools/download_checkpoint.py vocab
@@ -72,4 +73,4 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_fetching(main, sys.argv[1:]))
+    sys.exit(run_long_door(main, sys.argv[1:]))

@@ -16,7 +16,8 @@ import argparse
 from collections.abc import Sequence
 
 from megatron.neox.downloads.evaluation_sets import download_index, download_test_sets, num_files
-from megatron.neox.downloads.options import add_fetch_options, fetcher_of, run_fetching
+from megatron.neox.downloads.options import add_fetch_options, fetcher_of
+from megatron.neox.errors import run_long_door
 
 OUTPUTS = {"test-sets": Path("evaldata/Code-sampled100"), "index": Path("evaldata/index.zip")}
 
@@ -70,4 +71,4 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_fetching(main, sys.argv[1:]))
+    sys.exit(run_long_door(main, sys.argv[1:]))

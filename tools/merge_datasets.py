@@ -10,11 +10,10 @@ import deepy
 deepy.enter()
 
 import argparse
-import logging
 from collections.abc import Sequence
 
 from megatron.neox.data.merge import find_prefixes, merge_datasets
-from megatron.neox.errors import run_door
+from megatron.neox.errors import run_long_door
 
 EXAMPLES = """examples:
   tools/merge_datasets.py --input data/part0_text_document data/part1_text_document --output-prefix data/code
@@ -39,9 +38,8 @@ def main(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a dataset of that prefix")
     options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     merge_datasets(find_prefixes(options.input), options.output_prefix, overwrite=options.overwrite)
 
 
 if __name__ == "__main__":
-    sys.exit(run_door(main, sys.argv[1:]))
+    sys.exit(run_long_door(main, sys.argv[1:]))

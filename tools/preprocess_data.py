@@ -4,9 +4,7 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -22,7 +20,7 @@ deepy.enter()
 from megatron.neox.config import TokenizerConfig
 from megatron.neox.corpus.stages.options import add_executor_options, told_executor, told_resources
 from megatron.neox.data.tokenize import Progress, TokenizeSettings, submit_tokenize, tokenize
-from megatron.neox.errors import run_door
+from megatron.neox.errors import run_long_door
 
 _EXAMPLES = """examples:
   tools/preprocess_data.py --input Code --tokenizer-type GPT2BPETokenizer --vocab-file code-vocab.json \\
@@ -224,12 +222,5 @@ def main(arguments: Sequence[str]) -> None:
         tokenize(settings, report=reporter)
 
 
-def _stop(number: int, _frame: object) -> None:
-    """End as an error does, so that nothing half-written stays."""
-    sys.exit(128 + number)
-
-
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _stop)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    sys.exit(run_door(main, sys.argv[1:]))
+    sys.exit(run_long_door(main, sys.argv[1:]))

@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -22,7 +20,7 @@ from megatron.neox.config import TokenizerConfig
 from megatron.neox.data.pretokenize import PretokenizeSettings, check_settings, pretokenize
 from megatron.neox.downloads.hub import SCHEME, fetch_hub_file, parse_hub_path
 from megatron.neox.downloads.progress import ProgressLines
-from megatron.neox.errors import run_door
+from megatron.neox.errors import run_long_door
 from megatron.neox.tokenizers import HFTokenizer, Tokenizer, build_tokenizer
 from megatron.neox.tokenizers.pretrained import find_pretrained, padding_of
 
@@ -246,12 +244,5 @@ def main(arguments: Sequence[str]) -> None:
     )
 
 
-def _stop(number: int, _frame: object) -> None:
-    """End as an error does: what is done stays for --resume."""
-    sys.exit(128 + number)
-
-
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _stop)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    sys.exit(run_door(main, sys.argv[1:]))
+    sys.exit(run_long_door(main, sys.argv[1:]))

@@ -21,7 +21,9 @@ from __future__ import annotations
 
 import difflib
 import errno
+import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -156,3 +158,17 @@ def run_door(main: Callable[[Sequence[str]], int | None], arguments: Sequence[st
         place = f" while writing {error.filename}" if error.filename else ""
         print(f"ResourceError\nno space left on the disk{place}", file=sys.stderr)
         return ResourceError.exit_code
+
+
+def run_long_door(main: Callable[[Sequence[str]], int | None], arguments: Sequence[str]) -> int:
+    """`run_door` for a tool that works for long: its log goes to stderr, and SIGTERM ends it as an error does.
+
+    So what must not stay half-written is removed, and what `--resume` goes on with stays.
+    """
+    signal.signal(signal.SIGTERM, _stop)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    return run_door(main, arguments)
+
+
+def _stop(number: int, _frame: object) -> None:
+    sys.exit(128 + number)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import pickle
+import subprocess
+import sys
 from collections.abc import Sequence
 
 import pytest
@@ -71,3 +73,23 @@ def test_a_problem_is_placed_by_its_keys() -> None:
     assert str(placed) == "x.yml:2: a does not go with b.inner (c: y.yml:3)"
     assert problem.placed({}) == problem
     assert placed.placed({"a": "z.yml:1"}) == placed
+
+
+def test_a_long_door_is_left_by_sigterm_as_by_an_error() -> None:
+    code = (
+        "import sys, time\n"
+        "from megatron.neox.errors import run_long_door\n"
+        "def main(_):\n"
+        "    try:\n"
+        "        print('at work', flush=True)\n"
+        "        time.sleep(60)\n"
+        "    finally:\n"
+        "        print('tidied up')\n"
+        "sys.exit(run_long_door(main, []))\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "at work\n"
+        process.terminate()
+        assert process.communicate(timeout=30)[0] == "tidied up\n"
+    assert process.returncode == 128 + 15

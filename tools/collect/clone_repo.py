@@ -22,8 +22,8 @@ from megatron.neox.corpus.clone.many import RECORD, CloneSettings, clone_each, o
 from megatron.neox.corpus.clone.one import CloneLimits
 from megatron.neox.corpus.clone.outcomes import CLONED, OUTCOMES, PASSING
 from megatron.neox.corpus.repositories import Repository, read_folder, read_list, read_manifest
-from megatron.neox.downloads.options import add_retry_options, run_fetching
-from megatron.neox.errors import InputError
+from megatron.neox.downloads.options import add_retry_options
+from megatron.neox.errors import InputError, run_long_door
 
 EXAMPLES = """examples:
   tools/collect/clone_repo.py --input TopLists --output Repositories
@@ -154,4 +154,4 @@ def _manifests(path: Path) -> list[Path]:
 
 
 if __name__ == "__main__":
-    sys.exit(run_fetching(main, sys.argv[1:]))
+    sys.exit(run_long_door(main, sys.argv[1:]))

@@ -20,8 +20,8 @@ from datetime import date, datetime
 from megatron.neox.corpus.crawl.github import API_URL
 from megatron.neox.corpus.crawl.toplists import CrawlSettings, crawl, replay
 from megatron.neox.downloads.fetch import Patience
-from megatron.neox.downloads.options import add_patience_options, run_fetching, told_patience
-from megatron.neox.errors import InputError
+from megatron.neox.downloads.options import add_patience_options, told_patience
+from megatron.neox.errors import InputError, run_long_door
 
 EXAMPLES = """examples:
   tools/collect/gh_crawler.py
@@ -133,4 +133,4 @@ def _token() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(run_fetching(main, sys.argv[1:]))
+    sys.exit(run_long_door(main, sys.argv[1:]))

@@ -1,17 +1,14 @@
-"""What every tool that fetches can be told, and how it ends."""
+"""What every tool that fetches can be told."""
 
 from __future__ import annotations
 
 import argparse
-import logging
-import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
 from megatron.neox.downloads.fetch import Fetcher, Patience
 from megatron.neox.downloads.progress import ProgressLines
-from megatron.neox.errors import run_door
 
 
 def add_fetch_options(parser: argparse.ArgumentParser, *, origins: str, archive: str) -> None:
@@ -69,14 +66,3 @@ def told_patience(parser: argparse.ArgumentParser, options: argparse.Namespace) 
     if options.retries < 0 or options.retry_wait < 0 or options.timeout <= 0:
         parser.error("--retries and --retry-wait cannot be negative, --timeout must be above 0")
     return Patience(options.retries, options.retry_wait, options.timeout)
-
-
-def run_fetching(main: Callable[[Sequence[str]], None], arguments: Sequence[str]) -> int:
-    """`run_door` for a tool that fetches: SIGTERM ends it as an error does, and what has arrived stays."""
-    signal.signal(signal.SIGTERM, _stop)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    return run_door(main, arguments)
-
-
-def _stop(number: int, _frame: object) -> None:
-    sys.exit(128 + number)
