@@ -30,6 +30,24 @@ examples:
   {program} config configs/2-7B.yml --set model_parallel_size=2
 """
 
+_DOOR_EXAMPLES = {
+    "train.py": """\
+examples:
+  ./train.py configs/160M.yml configs/local_setup.yml
+  ./deepy.py train.py configs/quickstart.yml --set seed=1
+""",
+    "generate.py": """\
+examples:
+  ./generate.py configs/160M.yml configs/local_setup.yml configs/text_generation.yml
+  ./deepy.py generate.py configs/quickstart.yml --set text_gen_type=interactive
+""",
+    "evaluate.py": """\
+examples:
+  ./evaluate.py configs/160M.yml configs/code_ppl.yml
+  ./deepy.py evaluate.py configs/quickstart.yml --eval_tasks human_eval
+""",
+}
+
 # Option: the YAML key it stands for.
 _KEYS = {
     "--wandb_group": "wandb_group",
@@ -73,8 +91,7 @@ def door_parser(script: str) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog=f"./{script}",
         description=f"Start {script} on the ranks that the config asks for; the same as ./deepy.py {script}.",
-        epilog=f"examples:\n  ./{script} configs/160M.yml configs/local_setup.yml\n"
-        f"  ./deepy.py {script} configs/quickstart.yml --set seed=1\n",
+        epilog=_DOOR_EXAMPLES[script],
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_options(made)
