@@ -20,7 +20,7 @@ from megatron.neox.config import TokenizerConfig
 from megatron.neox.data.pretokenize import PretokenizeSettings, check_settings, pretokenize
 from megatron.neox.downloads.hub import SCHEME, fetch_hub_file, parse_hub_path
 from megatron.neox.downloads.progress import ProgressLines
-from megatron.neox.errors import run_long_door
+from megatron.neox.errors import InputError, run_long_door
 from megatron.neox.tokenizers import HFTokenizer, Tokenizer, build_tokenizer
 from megatron.neox.tokenizers.pretrained import find_pretrained, padding_of
 
@@ -195,9 +195,16 @@ def _pad_token(options: argparse.Namespace, tokenizer: Tokenizer, named: int | N
 
 
 def _local_file(options: argparse.Namespace) -> Path:
-    """Where the data file is, or comes to lie where it is one of the hub."""
+    """Where the data file is, or comes to lie where it is one of the hub.
+
+    Raises:
+        InputError: it is to be here, and is not.
+    """
     if not options.data_file.startswith(SCHEME):
-        return Path(options.data_file)
+        path = Path(options.data_file)
+        if not path.exists():
+            raise InputError(f"the data file {path} does not exist (looked for {path.absolute()})")
+        return path
     return parse_hub_path(options.data_file).path_in(options.download_folder)
 
 
@@ -212,9 +219,10 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.parse_args(arguments)
     if options.pad_token is not None and options.pad_token < 0:
         parser.error("--pad_token cannot be negative")
+    data_file = _local_file(options)  # before a tokenizer is fetched for nothing
     section, pad_token, bos = _tokenizer_of(parser, options)
     settings = PretokenizeSettings(
-        data_file=_local_file(options),
+        data_file=data_file,
         tokenization_folder=options.tokenization_folder,
         tokenizer=section,
         pad_token=pad_token,

@@ -294,6 +294,16 @@ def folders(source: Path, tmp_path: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def test_a_data_file_that_is_not_there_is_told_before_a_tokenizer_is_asked_for(tmp_path: Path) -> None:
+    words = ("--data_file", "none.parquet", "--tokenization_folder", "t")
+    ran = run(TOOL, *words, cwd=tmp_path, HF_ENDPOINT="http://x")
+    assert ran.returncode == 2
+    assert (
+        ran.stderr
+        == f"InputError\nthe data file none.parquet does not exist (looked for {tmp_path}/none.parquet)\n"
+    )
+
+
 def test_train_takes_the_folders(folders: dict[str, Any], tmp_path: Path) -> None:
     done = train(write_config(tmp_path / "a.yml", save=str(tmp_path / "a"), **folders))
     assert done.returncode == 0, done.stderr

@@ -53,6 +53,8 @@ def merge_datasets(prefixes: Sequence[str], output_prefix: str, *, overwrite: bo
         raise OutputError(
             f"{output_prefix} is one of the datasets to merge, which would be replaced; give another --output-prefix"
         )
+    # All are opened now: one that is absent or damaged is told before gigabytes are copied.
+    dtypes = [IndexedDataset(prefix).dtype for prefix in prefixes]
     metadata = [_metadata(prefix) for prefix in prefixes]
     told = [(prefix, one) for prefix, one in zip(prefixes, metadata) if one]
     for prefix, other in told[1:]:
@@ -62,9 +64,7 @@ def merge_datasets(prefixes: Sequence[str], output_prefix: str, *, overwrite: bo
                 f"{prefix} and {first} were made with another {' and '.join(different)}: their ids do not mean "
                 "the same; make one of them anew with tools/preprocess_data.py"
             )
-    with IndexedDatasetWriter(
-        output_prefix, IndexedDataset(prefixes[0]).dtype, overwrite=overwrite
-    ) as writer:
+    with IndexedDatasetWriter(output_prefix, dtypes[0], overwrite=overwrite) as writer:
         for prefix in prefixes:
             writer.merge(prefix)
         writer.metadata = {

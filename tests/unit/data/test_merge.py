@@ -55,7 +55,8 @@ def test_a_merge_never_replaces_what_it_reads(tmp_path: Path) -> None:
     assert (tmp_path / "b.bin").read_bytes() == before
 
 
-def test_what_cannot_be_one_dataset_is_refused(tmp_path: Path) -> None:
+def test_what_cannot_be_one_dataset_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     first = dataset(tmp_path / "first", [[1]], tokenizer={"type": "T"}, eod=0)
     other = dataset(tmp_path / "other", [[1]], tokenizer={"type": "U"}, eod=0)
     wide = dataset(tmp_path / "wide", [[1]], "<i4", tokenizer={"type": "T"}, eod=0)
@@ -67,6 +68,7 @@ def test_what_cannot_be_one_dataset_is_refused(tmp_path: Path) -> None:
         with pytest.raises(error, match=message):
             merge_datasets(inputs, str(tmp_path / "out"))
         assert not list(tmp_path.glob("out*"))
+        assert not caplog.messages  # nothing is taken on trust of what is not there
     (tmp_path / "bare").mkdir()
     with pytest.raises(InputError, match=r"holds no \.idx"):
         find_prefixes([str(tmp_path / "bare")])
