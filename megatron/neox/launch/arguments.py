@@ -44,7 +44,7 @@ examples:
     "evaluate.py": """\
 examples:
   ./evaluate.py configs/160M.yml configs/code_ppl.yml
-  ./deepy.py evaluate.py configs/quickstart.yml --eval_tasks human_eval
+  ./deepy.py evaluate.py configs/quickstart.yml --set eval_stride=256
 """,
 }
 
