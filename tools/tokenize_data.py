@@ -94,11 +94,11 @@ def _add_tokenizer(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--merge-file", metavar="FILE", help="merges.txt")
     group.add_argument(
         "--merges-header", choices=["drop_first_line", "auto"], default="drop_first_line",
-        help="GPT-NeoX drops the first line of merges.txt whatever it is; auto drops a #version line only",
+        help="GPT-NeoX drops the first line of merges.txt whatever it is (default); auto drops a #version line only",
     )  # fmt: skip
     group.add_argument(
         "--missing-bytes", choices=["eod", "extend"], default="eod",
-        help="bytes that the vocabulary lacks: GPT-NeoX's id 0, or ids of their own behind it",
+        help="bytes that the vocabulary lacks: GPT-NeoX's id 0 (eod, the default), or ids of their own behind it",
     )  # fmt: skip
     group.add_argument(
         *_flag("pad_token"),

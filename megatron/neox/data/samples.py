@@ -234,8 +234,8 @@ def _shuffled(
     )
     samples = ShuffledSamples(dataset, numbers, seed=build.seed, num_samples=num_samples, identity=identity)
     log.info(
-        "%s data: %d samples of %d ids in %d epochs (%s)",
-        name, len(numbers), dataset.seq_length, samples.num_epochs, prefix,
+        "%s data: %s samples of %d ids, epochs: %d (%s)",
+        name, f"{len(numbers):,}", dataset.seq_length, samples.num_epochs, prefix,
     )  # fmt: skip
     return samples
 
@@ -267,9 +267,9 @@ def _packed(
         barrier=build.barrier,
     )
     log.info(
-        "%s data: %d documents, %d tokens, %d samples of %d tokens in %d epochs (%s)",
-        name, len(documents), num_tokens, len(arrays["shuffle_index"]), build.seq_length, epochs.count,
-        prefix,
+        "%s data: %s documents, %s tokens, %s samples of %d tokens, epochs: %d (%s)",
+        name, f"{len(documents):,}", f"{num_tokens:,}", f"{len(arrays['shuffle_index']):,}", build.seq_length,
+        epochs.count, prefix,
     )  # fmt: skip
     return PackedSamples(dataset, SampleOrder(**arrays), identity=identity)
 

@@ -34,7 +34,7 @@ _DOOR_EXAMPLES = {
     "train.py": """\
 examples:
   ./train.py configs/160M.yml configs/local_setup.yml
-  ./deepy.py train.py configs/quickstart.yml --set seed=1
+  ./deepy.py train.py configs/quickstart.yml --set train_iters=3000
 """,
     "generate.py": """\
 examples:

@@ -142,7 +142,7 @@ def show_plugins(kinds: list[str], *, files: list[str]) -> None:
         for part in parts:
             _print_part(part)
         if not parts:
-            print("  none")
+            print("  (none is built in)")
     for failure in load_entry_points():
         print(f"not loaded: {failure}")
 

@@ -67,7 +67,7 @@ def run(config: Config, prepare_evaluation: PrepareEvaluation | None = None) -> 
             measure = prepare_evaluation(config, grid)
         data = TrainingData(config, grid, vocabulary)
         engine = build_training_engine(config, grid, padded_vocab_size=vocabulary.padded_size)
-        log.info("%d parameters on %d processes", engine.num_parameters, grid.world_size)
+        log.info("%s parameters, processes: %d", f"{engine.num_parameters:,}", grid.world_size)
         return _Training(config, keys, engine, data, measure).run(
             start.load(engine, batch_size=data.batch_size), stack
         )

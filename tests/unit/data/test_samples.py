@@ -38,11 +38,17 @@ def all_samples(dataset: Any) -> list[list[int]]:
     return [dataset[index].tolist() for index in range(len(dataset))]
 
 
-def test_one_document_is_cut_into_samples_that_share_a_token(tmp_path: Path) -> None:
+def test_one_document_is_cut_into_samples_that_share_a_token(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     prefix = write(tmp_path / "code", [list(range(13))])
     train = build({"data_path": prefix, "split": "1"}, train=3)["train"]
     assert sorted(all_samples(train)) == [[0, 1, 2, 3, 4], [4, 5, 6, 7, 8], [8, 9, 10, 11, 12]]
     assert train[0].dtype == np.int64
+    assert caplog.messages == [
+        f"train data: 1 documents, 13 tokens, 3 samples of 4 tokens, epochs: 1 ({prefix})"
+    ]
 
 
 def test_samples_run_across_documents(tmp_path: Path) -> None:
