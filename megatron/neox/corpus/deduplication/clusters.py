@@ -4,8 +4,29 @@ from __future__ import annotations
 
 import numpy as np
 
+from megatron.neox.corpus.deduplication.shingles import mix
+
 # Of the files that meet under one key each is paired with so many others; other keys link what this leaves apart.
 _NEIGHBOURS = 64
+
+
+def meeting(
+    key: np.ndarray, content: np.ndarray, file: np.ndarray, is_first: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of files that meet under a key, [2, pairs]; and links between those with the same content, [2, links].
+
+    Args:
+        key, content, file: of every key of every file, uint64; files with the same content have the same keys.
+        is_first: whether it is the file's first key; under its others a file would be linked in the same way.
+    """
+    # In another order under every key, so that each file has other neighbours there.
+    order = np.lexsort((file, mix(content ^ key), key))
+    key, content, file, is_first = key[order], content[order], file[order], is_first[order]
+    is_new = np.ones(len(key), bool)
+    is_new[1:] = (key[1:] != key[:-1]) | (content[1:] != content[:-1])
+    linked = ~is_new & is_first
+    links = np.stack([file[is_new][np.cumsum(is_new)[linked] - 1], file[linked]])
+    return neighbours(key[is_new], file[is_new]), links
 
 
 def neighbours(key: np.ndarray, file: np.ndarray) -> np.ndarray:
@@ -20,11 +41,25 @@ def neighbours(key: np.ndarray, file: np.ndarray) -> np.ndarray:
 
 
 def distinct(pairs: np.ndarray) -> np.ndarray:
-    """Different pairs, sorted, [2, pairs]; `np.unique` over an axis compares them as bytes, ten times slower."""
-    pairs = pairs[:, np.lexsort((pairs[1], pairs[0]))]
-    is_new = np.ones(pairs.shape[1], bool)
-    is_new[1:] = (pairs[:, 1:] != pairs[:, :-1]).any(axis=0)
-    return pairs[:, is_new]
+    """Different pairs, sorted, [2, pairs]."""
+    # As one number each: to sort by two, or to let np.unique compare them as bytes, takes many times longer.
+    numbers = different(pairs.ravel())
+    first, second = np.searchsorted(numbers, pairs)
+    codes = different(first * len(numbers) + second)
+    return numbers[np.stack(np.divmod(codes, max(1, len(numbers))))]
+
+
+def different(numbers: np.ndarray) -> np.ndarray:
+    """The different ones among numbers, sorted; np.unique puts them into a table first, and takes many times longer."""
+    numbers = np.sort(numbers)
+    is_new = np.ones(len(numbers), bool)
+    is_new[1:] = numbers[1:] != numbers[:-1]
+    return numbers[is_new]
+
+
+def are_among(numbers: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Which of the numbers are among others that are different and sorted."""
+    return np.searchsorted(others, numbers, "right") > np.searchsorted(others, numbers)
 
 
 def components(edges: np.ndarray, num_nodes: int) -> np.ndarray:

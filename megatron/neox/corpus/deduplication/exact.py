@@ -12,7 +12,7 @@ import hashlib
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from megatron.neox.corpus.deduplication.parts import buckets_of, num_buckets, read_part, write_parts
 from megatron.neox.corpus.deduplication.rewrite import (
+    NAMED,
     NAMES,
     best_first,
     num_rows,
@@ -30,7 +31,7 @@ from megatron.neox.corpus.deduplication.rewrite import (
 )
 from megatron.neox.corpus.index.index import are_in, read_digests, require_index
 from megatron.neox.corpus.stages.counts import Counts
-from megatron.neox.corpus.stages.rewriting import describe_input
+from megatron.neox.corpus.stages.rewriting import bytes_of, describe_input
 from megatron.neox.corpus.stages.shards import find_shards, read_batches
 from megatron.neox.corpus.stages.stage import Phase, Stage, fingerprint, work_folder
 
@@ -63,11 +64,12 @@ class ExactDuplicates:
         assert self.key == "raw" or not self.against
         for index in self.against:
             require_index(index)
+        weight = partial(bytes_of, self._shards)
         phases = [
-            Phase("keys", len(self._shards), self.sort_keys),
+            Phase("keys", len(self._shards), self.sort_keys, weight),
             Phase("index", len(self.against), self.sort_index),
             Phase("decide", self._num_buckets, self.decide),
-            Phase("write", len(self._shards), self.write),
+            Phase("write", len(self._shards), self.write, weight),
         ]
         settings: dict[str, Any] = {
             "input": describe_input(self.input),
@@ -146,12 +148,7 @@ class ExactDuplicates:
         return write_kept(shard, number, self.output / shard.name, drops, _REASONS)
 
 
-_KEYED = pa.schema(
-    {
-        "repository": pa.string(), "path": pa.string(), "language": pa.string(), "stars": pa.int32(),
-        "key": pa.binary(32),
-    }
-)  # fmt: skip
+_KEYED = NAMED.append(pa.field("key", pa.binary(32)))
 
 
 def digest_without_space(text: str) -> bytes:

@@ -30,11 +30,14 @@ def signatures(shingles: Shingles, num_bins: int) -> np.ndarray:
 
 def _densified(least: np.ndarray) -> np.ndarray:
     num_bins = least.shape[1]
-    twice = np.concatenate([least, least], axis=1)
-    places = np.where(twice == _EMPTY, 2 * num_bins, np.arange(2 * num_bins))
-    next_full = np.minimum.accumulate(places[:, ::-1], axis=1)[:, ::-1][:, :num_bins]
-    distance = (next_full - np.arange(num_bins)).astype(np.uint32)
-    return np.take_along_axis(twice, np.minimum(next_full, 2 * num_bins - 1), axis=1) + distance * _DISTANCE
+    bins = np.arange(num_bins, dtype=np.int32)
+    places = np.where(least == _EMPTY, np.int32(2 * num_bins), bins)
+    next_full = np.minimum.accumulate(places[:, ::-1], axis=1)[:, ::-1]
+    next_full = np.minimum(
+        next_full, next_full[:, :1] + num_bins
+    )  # behind the last one the first comes again
+    distance = (next_full - bins).astype(np.uint32)
+    return np.take_along_axis(least, next_full % num_bins, axis=1) + distance * _DISTANCE
 
 
 def band_keys(signature: np.ndarray, bands: int, rows: int) -> np.ndarray:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +12,14 @@ from pyarrow import parquet
 
 from megatron.neox.corpus.deduplication.parts import column, read_part, write_parts
 from megatron.neox.corpus.stages.counts import Counts
-from megatron.neox.corpus.stages.rewriting import drop_rows
+from megatron.neox.corpus.stages.shards import new_shard, read_batches, schema
 from megatron.neox.errors import InputError
 
 NAMES = ("repository", "path", "language", "stars")
 """The columns that decide which of several copies stays."""
+NAMED = pa.schema([schema().field(name) for name in NAMES])  # `schema` also keeps pandas out of this process
+BATCH_ROWS = 256
+"""Files whose content a task holds at once."""
 
 
 def num_rows(shards: Sequence[Path]) -> int:
@@ -65,13 +67,21 @@ def write_kept(
     shard: Path, number: int, output: Path, drops: Sequence[Path], reasons: Sequence[str]
 ) -> Counts:
     """Write `output`, the shard without the rows that `drops` name; count both."""
-    dropped = read_part(drops, number)
-    fate = dict(zip(column(dropped, "row").tolist(), column(dropped, "reason").tolist()))
-    rows = itertools.count()
-
-    def reasons_of(batch: pa.RecordBatch) -> Iterator[str | None]:
-        for _ in range(batch.num_rows):
-            code = fate.get(next(rows))
-            yield None if code is None else reasons[int(code)]
-
-    return drop_rows(shard, output, reasons_of)
+    dropped, counts, start = read_part(drops, number), Counts(), 0
+    fate = np.zeros(num_rows([shard]), np.uint8)  # 0 stays, else the reason's number from 1
+    fate[column(dropped, "row")] = column(dropped, "reason") + 1
+    with new_shard(output) as kept:
+        for batch in read_batches(shard, num_rows=BATCH_ROWS):
+            fates = fate[start : start + batch.num_rows]
+            start += batch.num_rows
+            languages, sizes = batch.column("language").to_pylist(), batch.column("size").to_pylist()
+            for language, size, code in zip(languages, sizes, fates.tolist()):
+                if code:
+                    counts.leave_out(reasons[int(code) - 1], language, size)
+                else:
+                    counts.keep(language, size)
+            # Runs of rows that stay are written as they lie there, without a copy.
+            edges = np.flatnonzero(np.diff(fates == 0, prepend=False, append=False))
+            for first, end in edges.reshape(-1, 2).tolist():
+                kept.write_batch(batch.slice(first, end - first))
+    return counts

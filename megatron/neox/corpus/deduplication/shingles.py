@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 _WHITE = b" \t\n\r\v\f"
-_SLICE_BYTES = 1 << 17  # of texts that are hashed together: what they take fits a processor's cache
+_SLICE_BYTES = 1 << 18  # of texts that are hashed together: what they take fits a processor's cache
 _WORD = bytes(chr(code).isalnum() or code == ord("_") for code in range(128)) + bytes(128)
 _LONG_WORD = 256
 _MASKS = np.array([(1 << 8 * length) - 1 for length in range(9)], np.uint64)
@@ -129,15 +129,20 @@ def _words(texts: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
     starts, ends = edges[::2], edges[1::2]
     lengths = ends - starts
     windows = _windows(text)
-    hashes = mix((windows[starts] & _MASKS[np.minimum(lengths, 8)]) + lengths.astype(np.uint64) * _FIRST)
+    hashes = windows[starts]
+    hashes &= _MASKS.take(lengths, mode="clip")
+    hashes += lengths.view(np.uint64) * _FIRST
+    mix(hashes)
+    here = np.flatnonzero(lengths > 8)
     for offset in range(8, _LONG_WORD, 8):
-        here = np.flatnonzero(lengths > offset)
         if not len(here):
             break
-        values = windows[starts[here] + offset] & _MASKS[np.minimum(lengths[here] - offset, 8)]
+        left = lengths[here] - offset
+        values = windows[starts[here] + offset] & _MASKS.take(left, mode="clip")
         values += hashes[here] * _FIRST
         hashes[here] = mix(values)
-    for place in np.flatnonzero(lengths > _LONG_WORD):
+        here = here[left > 8]
+    for place in here:
         digest = blake2b(text[starts[place] : ends[place]], digest_size=8).digest()
         hashes[place] = int.from_bytes(digest, "little")
     text_ends = np.cumsum([len(text) + 1 for text in texts])

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import random
 import re
+import subprocess
+import sys
 import sysconfig
 from itertools import combinations
 from pathlib import Path
@@ -105,6 +107,18 @@ def test_precision_and_recall_against_brute_force(tmp_path: Path, preset: str) -
     assert len(found & expected) / len(expected) >= 0.95
 
 
+def test_words_sketched_at_once_and_words_read_again_settle_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = planted(60, 10)
+    shards = write_shards(tmp_path / "in", files[:30], [], files[30:])
+    stage = NearDuplicates(shards, tmp_path / "at once", PRESETS["codeparrot"]).stage()
+    assert run_stage(stage)["left_out"]["near_duplicate"]["Python"]["num_files"] > 40
+    monkeypatch.setattr(NearDuplicates, "_sketches_all", False)
+    run_stage(NearDuplicates(shards, tmp_path / "again", PRESETS["codeparrot"]).stage())
+    assert contents(tmp_path / "at once") == contents(tmp_path / "again")
+
+
 def clusters(num_files: int, pairs: set[tuple[int, int]]) -> list[int]:
     root = list(range(num_files))
 
@@ -205,3 +219,19 @@ def test_two_runs_at_once(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     with lock_folder(tmp_path / "out"), pytest.raises(OutputError, match="another run is writing"):
         run_stage(NearDuplicates(shards, tmp_path / "out").stage())
+
+
+_RUN = """
+import sys
+from pathlib import Path
+from megatron.neox.corpus.deduplication.near import NearDuplicates
+from megatron.neox.corpus.stages.running import run_stage
+run_stage(NearDuplicates(Path(sys.argv[1]), Path(sys.argv[2])).stage())
+print("pandas" in sys.modules)
+"""
+
+
+def test_no_process_imports_pandas(tmp_path: Path) -> None:
+    shards = write_shards(tmp_path / "in", [source(ODD, "a.py"), source(ODD, "b.py")])
+    command = [sys.executable, "-c", _RUN, str(shards), str(tmp_path / "out")]
+    assert subprocess.check_output(command, text=True) == "False\n"
