@@ -57,7 +57,8 @@ def find_checkouts(
     found = [one] if one else _below(clones)
     if not found:
         raise InputError(
-            f"{clones} holds no LANGUAGE/ORGANIZATION/PROJECT; --repository ORGANIZATION/PROJECT takes a folder as one"
+            f"{clones} holds no LANGUAGE/ORGANIZATION/PROJECT (links are not followed); --repository "
+            "ORGANIZATION/PROJECT takes a folder as one"
         )
     paths = [*manifests, *([clones / CLONES] if (clones / CLONES).is_file() else [])]
     return _informed(found, paths) if paths else found

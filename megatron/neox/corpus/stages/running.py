@@ -80,7 +80,8 @@ def _run_phase(
     stage: Stage, phase: Phase, workers: int, report: Callable[[Step], None], run_tasks: RunTasks
 ) -> None:
     pending, num_tasks = stage.pending(phase), phase.count()
-    log.info("%s, %s: %d of %d tasks to do", stage.name, phase.name, len(pending), num_tasks)
+    if num_tasks > 1:
+        log.info("%s, %s: %d of %d tasks to do", stage.name, phase.name, len(pending), num_tasks)
     results = run_tasks(stage, phase, pending, workers)
     for num_done, counts in enumerate(results, num_tasks - len(pending) + 1):
         report(Step(phase.name, num_done, num_tasks, counts))

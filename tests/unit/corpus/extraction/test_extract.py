@@ -242,7 +242,7 @@ def test_what_is_no_tree_of_repositories_is_told(clones: Path, tmp_path: Path) -
     (tmp_path / "empty").mkdir()
     for source, message in {
         tmp_path / "absent": "absent is not a folder",
-        tmp_path / "empty": "holds no LANGUAGE/ORGANIZATION/PROJECT; --repository",
+        tmp_path / "empty": "holds no LANGUAGE/ORGANIZATION/PROJECT .links are not followed.; --repository",
         tmp_path / "tree": "Pyhton is no language of the table; did you mean Python",
     }.items():
         with pytest.raises(InputError, match=message):
