@@ -10,11 +10,10 @@ import deepy
 deepy.enter()
 
 import argparse
-import logging
 from collections import Counter
 from collections.abc import Sequence
 
-from megatron.neox.errors import InputError, run_door
+from megatron.neox.errors import InputError, log_to_stderr, run_door
 from megatron.neox.evaluation.humaneval.problems import read_problems
 from megatron.neox.evaluation.humaneval.protocols import PROTOCOLS, Protocol, protocol_named
 from megatron.neox.evaluation.humaneval.samples import Sample, read_samples, told_settings
@@ -40,7 +39,7 @@ EXAMPLES = """examples:
 def main(arguments: Sequence[str]) -> None:
     """Score files of samples, or compare two files of results."""
     options = _options(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    log_to_stderr()
     if options.compare:
         first, second = options.compare
         return _compare(first, second, options.k)

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ deepy.enter()
 from megatron.neox.corpus.document import Document, Tally
 from megatron.neox.corpus.readers import inputs_of
 from megatron.neox.corpus.texts import usable_texts
-from megatron.neox.errors import run_door
+from megatron.neox.errors import log_to_stderr, run_door
 from megatron.neox.plugins import readers
 from megatron.neox.tokenizers.train import is_sampled, refuse_existing, train_vocabulary, write_vocabulary
 
@@ -147,5 +146,5 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    log_to_stderr()
     sys.exit(run_door(main, sys.argv[1:]))

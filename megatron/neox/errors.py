@@ -166,8 +166,14 @@ def run_long_door(main: Callable[[Sequence[str]], int | None], arguments: Sequen
     So what must not stay half-written is removed, and what `--resume` goes on with stays.
     """
     signal.signal(signal.SIGTERM, _stop)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    log_to_stderr()
     return run_door(main, arguments)
+
+
+def log_to_stderr() -> None:
+    """Show what a tool logs, a line each."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("huggingface_hub").propagate = False  # it has a handler of its own
 
 
 def _stop(number: int, _frame: object) -> None:

@@ -8,7 +8,6 @@ and deleted only where --in-place is given."""
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,7 +21,7 @@ deepy.enter()
 
 from megatron.neox.corpus.stages.options import add_stage_options, run_as_told
 from megatron.neox.corpus.stages.stage import Stage
-from megatron.neox.errors import InputError, did_you_mean, run_door
+from megatron.neox.errors import InputError, did_you_mean, log_to_stderr, run_door
 
 _EXAMPLES = """examples:
   tools/collect/deduplicate.py --input shards --output unique
@@ -114,7 +113,7 @@ def _folder(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Non
         parser.error("--resume is for shards; of a folder of files, the same command goes on")
     from megatron.neox.corpus.deduplication.folder import deduplicate_folder
 
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    log_to_stderr()
     report = deduplicate_folder(
         options.input, options.output, against=options.against, is_in_place=options.in_place,
         overwrite=options.overwrite, workers=options.workers,

@@ -14,6 +14,7 @@ from megatron.neox.corpus.stages.counts import Counts
 from megatron.neox.corpus.stages.executors import OnRay, Resources, submit_stage
 from megatron.neox.corpus.stages.running import RunTasks, Step, run_stage
 from megatron.neox.corpus.stages.stage import Stage
+from megatron.neox.errors import log_to_stderr
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ def run_as_told(stage: Stage, options: argparse.Namespace) -> dict[str, Any] | N
         OutputError, ResourceError: as `run_stage`.
         DependencyError, InputError: as `OnRay` and `submit_stage`.
     """
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    log_to_stderr()
     begun = {"resume": options.resume, "overwrite": options.overwrite}
     if options.executor == "slurm":
         job = submit_stage(stage, told_resources(options), **begun)
