@@ -111,15 +111,26 @@ def test_parquet_columns_of_every_type_of_text(tmp_path: Path, kind: pyarrow.Dat
         assert pieces == [["é", "", "b" * 100, "é"]]
 
 
-def test_rows_of_megabytes_are_read_a_few_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("megatron.neox.corpus.readers.parquet._BYTES_AT_ONCE", 1 << 20)
+def test_rows_of_megabytes_are_read_a_few_at_once(tmp_path: Path) -> None:
     path, long = tmp_path / "a.parquet", [os.urandom(1 << 17).hex() for _ in range(12)]
     table = pyarrow.table({"text": [*["short"] * 1000, *long], "other": ["x" * 1000] * 1012})
     parquet.write_table(table, path, row_group_size=1000)
     with open_parquet(path) as file:
-        assert rows_at_once(file, ["text"], 256) == 3  # by the second row group
+        assert rows_at_once(file, ["text"], 256, most_bytes=1 << 20) == 3  # by the second row group
+        assert rows_at_once(file, ["text"], 256, range(1), most_bytes=1 << 20) == 256
         assert rows_at_once(file, ["other"], 256) == 256
     assert [document.data.decode() for document in read_parquet(path, Tally())] == table["text"].to_pylist()
+
+
+def test_a_row_group_of_large_texts_is_not_held_whole(tmp_path: Path) -> None:
+    path, texts = tmp_path / "a.parquet", [f"{number} " * (1 << 17) for number in range(40)]
+    parquet.write_table(pyarrow.table({"text": texts}), path, write_batch_size=1, use_dictionary=False)
+    before, most, read = pyarrow.total_allocated_bytes(), 0, []
+    for document in read_parquet(path, Tally()):
+        read.append(document.data.decode())
+        most = max(most, pyarrow.total_allocated_bytes() - before)
+    assert read == texts
+    assert most < 3 << 20, most  # of 14 MiB
 
 
 def test_views_of_what_is_no_text(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from megatron.neox.plugins import readers
 
 _PART_BYTES = 64 << 20
 _ROWS_AT_ONCE = 64  # bounds memory: rows of code are a few kB, some a few MB
-_BYTES_AT_ONCE = 64 << 20
+_BYTES_AT_ONCE = 1 << 20
 
 
 def parquet_parts(path: Path) -> Iterator[list[int]]:
@@ -47,26 +47,36 @@ def read_parquet(
     Raises:
         InputError: not a parquet file, no such column, or a column of something other than text or bytes.
     """
-    import pyarrow
-
     with open_parquet(path) as file:
         column = _chosen_column(file.schema_arrow, column, path)
         groups = range(*part) if part else range(file.num_row_groups)
         row = sum(file.metadata.row_group(number).num_rows for number in range(groups.start))
+        for cell in _cells(file, column, groups):
+            row += 1
+            if cell.is_valid:
+                yield Document(f"{path}:{row}", cell.as_buffer().to_pybytes(), is_file=False)
+            else:
+                tally.skip("no_text")
+
+
+def _cells(file: Any, column: str, groups: range) -> Iterator[Any]:
+    """Those of some row groups, each read by itself: one of large rows needs few at once, and the others many."""
+    import pyarrow
+
+    for group in groups:
+        num_rows = rows_at_once(
+            file, [column], _ROWS_AT_ONCE, range(group, group + 1), most_bytes=_BYTES_AT_ONCE
+        )
         # Files are read side by side already; each thread would keep a heap of its own.
-        num_rows = rows_at_once(file, [column], _ROWS_AT_ONCE, groups)
-        for batch in file.iter_batches(num_rows, list(groups), [column], use_threads=False):
+        for batch in file.iter_batches(num_rows, [group], [column], use_threads=False):
             pyarrow.default_memory_pool().release_unused()  # or what is kept grows with the number of row groups
-            for cell in plain(batch.column(0)):
-                row += 1
-                if cell.is_valid:
-                    yield Document(f"{path}:{row}", cell.as_buffer().to_pybytes(), is_file=False)
-                else:
-                    tally.skip("no_text")
+            yield from plain(batch.column(0))
 
 
-def rows_at_once(file: Any, columns: Collection[str], most: int, groups: range | None = None) -> int:
-    """How many rows to read at once: `most`, or as many as are 64 MiB by what the file says of its row groups.
+def rows_at_once(
+    file: Any, columns: Collection[str], most: int, groups: range | None = None, *, most_bytes: int = 64 << 20
+) -> int:
+    """How many rows to read at once: `most`, or as many as are `most_bytes` by what the file says of its row groups.
 
     Args:
         groups: those that are read; none is all.
@@ -79,7 +89,7 @@ def rows_at_once(file: Any, columns: Collection[str], most: int, groups: range |
             part.total_uncompressed_size for part in parts if part.path_in_schema.split(".")[0] in columns
         )
         largest = max(largest, sum(sizes) / max(group.num_rows, 1))
-    return max(1, min(most, int(_BYTES_AT_ONCE / max(largest, 1))))
+    return max(1, min(most, int(most_bytes / max(largest, 1))))
 
 
 @contextmanager
