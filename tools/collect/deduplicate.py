@@ -8,7 +8,6 @@ and deleted only where --in-place is given."""
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -66,8 +65,6 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str]) -> None:
     """Find out what the input is, and leave out its copies."""
-    # numpy's threads for matrices, of which there are none here, cost each process a tenth of a second to start.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     parser = _parser()
     options = parser.parse_args(arguments)
     if options.threshold is not None and (options.near is None or not 0 < options.threshold <= 1):

@@ -24,6 +24,8 @@ def worker_pool(
     Args:
         initializer: called with `arguments` in each worker before its first task.
     """
+    # numpy would start threads for matrices in each of them, of which there are none.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, context, _start_worker, (initializer, arguments))
     try:
