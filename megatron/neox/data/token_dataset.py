@@ -37,7 +37,8 @@ from megatron.neox.tokenizers.memory import trim_heap
 
 log = logging.getLogger(__name__)
 
-_CHUNK_BYTES = 1 << 20  # texts encoded at once
+# Texts encoded at once. Their ids are smaller than what `spare_large_blocks` gives back, which costs time.
+_CHUNK_BYTES = 512 << 10
 _CHUNK_DOCUMENTS = 1024
 
 
@@ -205,6 +206,7 @@ class TokenDataset:
                 num_tokens += len(encoded.ids)
                 num_replaced += encoded.num_replaced
                 num_end_texts += sum(END_OF_DOCUMENT in text for text in chunk[0])
+                del chunk, encoded  # or they are there while the next are read and encoded
         counts = _counted(tally)
         counts.numbers.update(num_tokens=num_tokens, num_replaced=num_replaced, num_end_texts=num_end_texts)
         return counts
@@ -281,16 +283,18 @@ def _skipped(counts: Counts) -> dict[str, int]:
 
 
 def _chunks(texts: Iterator[str], tally: Tally) -> Iterator[Chunk]:
-    """Texts in lists of about a mebibyte, with their bytes; where they are cut changes no token."""
+    """Texts in lists of half a mebibyte, or of one that is larger, with their bytes; no cut changes a token."""
     chunk: list[str] = []
-    start = 0
+    num_bytes, before = 0, tally.num_bytes
     for text in texts:
+        size, before = tally.num_bytes - before, tally.num_bytes
+        if chunk and (num_bytes + size > _CHUNK_BYTES or len(chunk) >= _CHUNK_DOCUMENTS):
+            yield chunk, num_bytes
+            chunk, num_bytes = [], 0
         chunk.append(text)
-        if tally.num_bytes - start >= _CHUNK_BYTES or len(chunk) >= _CHUNK_DOCUMENTS:
-            yield chunk, tally.num_bytes - start
-            chunk, start = [], tally.num_bytes
+        num_bytes += size
     if chunk:
-        yield chunk, tally.num_bytes - start
+        yield chunk, num_bytes
 
 
 def _write(file: BinaryIO, numbers: np.ndarray) -> None:

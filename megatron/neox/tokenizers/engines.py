@@ -17,14 +17,14 @@ import numpy as np
 
 from megatron.neox.errors import DependencyError, NeoXError, VocabularyError
 from megatron.neox.tokenizers.byte_level import CHARACTER_OF_BYTE
-from megatron.neox.tokenizers.memory import resident_bytes, trim_heap
+from megatron.neox.tokenizers.memory import resident_bytes, spare_large_blocks, trim_heap
 from megatron.neox.tokenizers.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 
-_MOST_TEXT_BYTES = 32 << 20
-_LEAST_TEXT_BYTES = 8 << 20
-_GROWTH_BYTES = 16 << 20
+_MOST_CHARACTERS = 32 << 20
+_LEAST_CHARACTERS = 8 << 20
+_GROWTH_BYTES = 8 << 20
 
 EngineName = Literal["auto", "gigatoken", "tokenizer"]
 
@@ -92,8 +92,9 @@ class GigatokenEncoder:
     has grown much.
 
     Args:
-        most_text: bytes that an engine encodes; 32 MiB of code make it hold some 25 MB.
-        least_text: bytes that it encodes before it may go for its size, which is measured from a quarter of them on.
+        most_text: characters that an engine encodes; 32 Mi of code make the process grow by 5 to 10 MB.
+        least_text: characters that it encodes before it may go for its size, which is measured from a quarter of
+            them on.
         growth: bytes by which the process may grow.
 
     Raises:
@@ -104,7 +105,7 @@ class GigatokenEncoder:
     name = "gigatoken"
 
     def __init__(
-        self, tokenizer: Tokenizer, *, most_text: int = _MOST_TEXT_BYTES, least_text: int = _LEAST_TEXT_BYTES,
+        self, tokenizer: Tokenizer, *, most_text: int = _MOST_CHARACTERS, least_text: int = _LEAST_CHARACTERS,
         growth: int = _GROWTH_BYTES,
     ) -> None:  # fmt: skip
         self._num_ids = tokenizer.vocab_size
@@ -112,6 +113,7 @@ class GigatokenEncoder:
         self._content, self._id_of_missing = _byte_complete(tokenizer)
         self._most_text, self._least_text, self._growth = most_text, least_text, growth
         self.num_builds = 0
+        spare_large_blocks()  # its tables double as they grow
         try:
             self._build()
         except ImportError as error:
@@ -135,17 +137,17 @@ class GigatokenEncoder:
 
     def encode(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """As `BatchEncoder.encode`."""
+        self._bound_memory()
+        self._num_characters += sum(map(len, texts))
         try:
-            data = [text.encode() for text in texts]
+            # As fast as its batches, which come as awkward arrays: that library takes 0.2 s and 30 MB to import.
+            documents = [self._engine.encode(text.encode()) for text in texts]
         except UnicodeEncodeError:  # a lone surrogate, which only the tokenizer has a rule for
             return self._plain.encode(texts)
-        # As fast as its batches, which come as awkward arrays: that library takes 0.2 s and 30 MB to import.
-        documents = [self._engine.encode(text) for text in data]
         sizes = np.fromiter(map(len, documents), np.int64, len(documents))
-        ids = np.concatenate([np.empty(0, np.uint32), *documents]).astype(np.int32)
+        ids = np.concatenate([np.empty(0, np.uint32), *documents]).view(np.int32)
         if self._id_of_missing is not None:
             ids[ids >= self._num_ids] = self._id_of_missing
-        self._bound_memory(sum(map(len, data)))
         return ids, sizes
 
     def _build(self) -> None:
@@ -153,17 +155,16 @@ class GigatokenEncoder:
         trim_heap()
         self._engine = importlib.import_module("gigatoken").Tokenizer.from_json(self._content)
         trim_heap()
-        self._num_bytes = self._settled_bytes = 0
+        self._num_characters = self._settled_bytes = 0
         self.num_builds += 1
 
-    def _bound_memory(self, num_bytes: int) -> None:
+    def _bound_memory(self) -> None:
         """Build the engine anew where it has encoded much, or the process has grown too large."""
         held = resident_bytes()
-        if self._num_bytes < self._least_text // 4:
+        if self._num_characters < self._least_text // 4:
             self._settled_bytes = held  # with what it takes for texts and their ids
-        self._num_bytes += num_bytes
-        is_large = self._num_bytes >= self._least_text and held - self._settled_bytes > self._growth
-        if is_large or self._num_bytes >= self._most_text:
+        is_large = self._num_characters >= self._least_text and held - self._settled_bytes > self._growth
+        if is_large or self._num_characters >= self._most_text:
             self._build()
 
 

@@ -11,10 +11,13 @@ from pathlib import Path
 import pytest
 
 from megatron.neox.config import TokenizerConfig
+from megatron.neox.corpus.document import Document, Tally
 from megatron.neox.corpus.stages.processes import worker_pool
 from megatron.neox.corpus.stages.shards import SourceFile, new_shard, shard_name
+from megatron.neox.corpus.texts import usable_texts
 from megatron.neox.data import encoding
 from megatron.neox.data.indexed import IndexedDataset
+from megatron.neox.data.token_dataset import _chunks
 from megatron.neox.data.tokenize import Progress, TokenizeSettings, tokenize
 from megatron.neox.errors import DependencyError, InputError, OutputError, ResourceError, VocabularyError
 
@@ -123,6 +126,16 @@ def test_the_seed_decides_the_order(many: Path, tmp_path: Path) -> None:
     assert documents[1] == run(many, tmp_path / "c", seed=1)
     assert documents[1] != documents[2]
     assert sorted(documents[1]) == sorted(documents[2])
+
+
+def test_a_large_text_is_encoded_alone() -> None:
+    tally, sizes = Tally(), [3, 300_000, 300_000, 2_500_000, 7, 8]
+    documents = (Document("", b"x" * size, is_file=True) for size in sizes)
+    chunks = [
+        ([len(text) for text in chunk], size)
+        for chunk, size in _chunks(usable_texts(documents, tally), tally)
+    ]
+    assert chunks == [([3, 300_000], 300_003), ([300_000], 300_000), ([2_500_000], 2_500_000), ([7, 8], 15)]
 
 
 def test_chunks_read_ahead_are_bounded() -> None:
