@@ -77,7 +77,7 @@ class NearDuplicates:
             Phase("cluster", 1, self.cluster),
             Phase("write", num_shards, self.write, weight),
         ]
-        settings = {"input": describe_input(self.input), **asdict(self.near)}
+        settings = {"input": describe_input(self.input), **asdict(self.near), "buckets": self._num_buckets}
         return Stage("deduplicate_near", self.output, settings, phases, inputs=[self.input])
 
     @cached_property
