@@ -94,7 +94,9 @@ class Case:
         """Start or resume the run, and kill it while it saves the first time."""
         begun = self.folder / "begun"
         begun.unlink(missing_ok=True)
-        ranks, results = start_ranks(NUM_RANKS, train, self.config(self.save, at_operation))
+        # However late the kill comes, there is one save that it can meet.
+        keys = self.config(self.save, at_operation) | {"exit_interval": 1}
+        ranks, results = start_ranks(NUM_RANKS, train, keys)
         try:
             while after_seconds is not None and not begun.exists():
                 assert all(rank.is_alive() for rank in ranks), results.get(timeout=5)
@@ -125,11 +127,8 @@ class Case:
         return step
 
     def config(self, save: Path, kill_at: int | None = None) -> dict[str, Any]:
-        hook = {"type": "first_save_for_test", "folder": str(self.folder)}
-        keys = {**self.keys, "save": str(save), "load": str(save), "hooks": [hook]}
-        return (
-            keys if kill_at is None else {**keys, "hooks": [{**hook, "kill_at": kill_at}], "exit_interval": 1}
-        )
+        hook = {"type": "first_save_for_test", "folder": str(self.folder), "kill_at": kill_at}
+        return {**self.keys, "save": str(save), "load": str(save), "hooks": [hook]}
 
 
 def digests(checkpoint: Path) -> dict[str, str]:
