@@ -31,9 +31,9 @@ from megatron.neox.data.token_pieces import Pieces
 from megatron.neox.data.tokenize_settings import Progress, TokenizeSettings
 from megatron.neox.errors import InputError, OutputError
 from megatron.neox.files import appearing
+from megatron.neox.memory import trim_heap
 from megatron.neox.tokenizers import Tokenizer
 from megatron.neox.tokenizers.gpt2_bpe import END_OF_DOCUMENT
-from megatron.neox.tokenizers.memory import trim_heap
 
 log = logging.getLogger(__name__)
 

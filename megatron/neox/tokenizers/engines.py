@@ -16,8 +16,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from megatron.neox.errors import DependencyError, NeoXError, VocabularyError
+from megatron.neox.memory import resident_bytes, spare_large_blocks, trim_heap
 from megatron.neox.tokenizers.byte_level import CHARACTER_OF_BYTE
-from megatron.neox.tokenizers.memory import resident_bytes, spare_large_blocks, trim_heap
 from megatron.neox.tokenizers.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)

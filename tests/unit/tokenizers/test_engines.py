@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import platform
 import random
 import subprocess
@@ -16,9 +15,9 @@ from tokenizers.models import WordLevel
 
 from megatron.neox.config import TokenizerConfig
 from megatron.neox.errors import NeoXError, VocabularyError
+from megatron.neox.memory import resident_bytes, trim_heap
 from megatron.neox.tokenizers import Tokenizer, build_tokenizer
 from megatron.neox.tokenizers.engines import GigatokenEncoder, PlainEncoder, batch_encoder, check_agreement
-from megatron.neox.tokenizers.memory import resident_bytes, trim_heap
 from megatron.neox.tokenizers.train import train_vocabulary, write_vocabulary
 
 LIBRARY = Path(sysconfig.get_path("stdlib"))
@@ -96,7 +95,7 @@ def test_what_is_held_grows_with_what_is_taken() -> None:
 
 _LARGE_BLOCKS = """
 import sys
-from megatron.neox.tokenizers.memory import resident_bytes, spare_large_blocks
+from megatron.neox.memory import resident_bytes, spare_large_blocks
 before = resident_bytes()
 if sys.argv[1] == "spare":
     spare_large_blocks()
@@ -110,11 +109,8 @@ print(resident_bytes() - before)
 def test_large_blocks_go_back_to_the_system_at_once() -> None:
     if not resident_bytes() or platform.libc_ver()[0] != "glibc":
         pytest.skip("the system's malloc is not glibc's, or it does not tell how large a process is")
-    # A pool of workers that another test started has left its limits in the environment.
-    plain = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
     kept, spared = (
-        int(subprocess.check_output([sys.executable, "-c", _LARGE_BLOCKS, how], env=plain))
-        for how in ("keep", "spare")
+        int(subprocess.check_output([sys.executable, "-c", _LARGE_BLOCKS, how])) for how in ("keep", "spare")
     )
     assert kept > 32 << 20  # else there is nothing to mend
     assert spared < 8 << 20, spared

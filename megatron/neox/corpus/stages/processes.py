@@ -14,15 +14,6 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-# What a worker must find when it starts.
-_ENVIRONMENT = {
-    # numpy would start threads for matrices, of which there are none.
-    "OPENBLAS_NUM_THREADS": "1",
-    # glibc would learn from the first large file to keep such blocks in its heap, which then grows with holes.
-    "MALLOC_MMAP_THRESHOLD_": str(1 << 20),
-    "MALLOC_TRIM_THRESHOLD_": str(1 << 20),
-}
-
 
 @contextmanager
 def worker_pool(
@@ -33,8 +24,8 @@ def worker_pool(
     Args:
         initializer: called with `arguments` in each worker before its first task.
     """
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    # numpy would start threads for matrices in each of them, of which there are none.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, context, _start_worker, (initializer, arguments))
     try:

@@ -15,6 +15,7 @@ from megatron.neox.corpus.stages.outputs import opened, remove
 from megatron.neox.corpus.stages.processes import submit, worker_pool
 from megatron.neox.corpus.stages.stage import Phase, Stage
 from megatron.neox.errors import InputError, NeoXError, ResourceError
+from megatron.neox.memory import trim_heap
 
 log = logging.getLogger(__name__)
 
@@ -137,4 +138,7 @@ def _start() -> None:
 
 def _run_task(place: int, number: int) -> Counts:
     assert _stage is not None
-    return _stage.run_task(_stage.phases[place], number)
+    try:
+        return _stage.run_task(_stage.phases[place], number)
+    finally:
+        trim_heap()  # or the pieces that a task leaves behind add up from task to task
