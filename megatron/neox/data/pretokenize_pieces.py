@@ -8,15 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from megatron.neox.corpus.readers.parquet import rows_at_once
+from megatron.neox.corpus.parquet_files import batches_of, open_parquet
 from megatron.neox.corpus.readers.text_column import holds_text, plain
 from megatron.neox.errors import InputError, did_you_mean
 
 Piece = list[str]
 """Parts of documents; one character, the separator, stands between each two of them."""
-
-_ROWS_AT_ONCE = 64  # rows of code are a few kB, some a few MB
-_BUFFER_BYTES = 1 << 20  # a file of one row group would be read whole otherwise
 
 
 @dataclass
@@ -71,32 +68,25 @@ def read_pieces(
 
 def _texts(path: Path, column: str, reading: Reading) -> Iterator[tuple[Any, int]]:
     """For some rows at a time: a function that gives their texts, and their characters with one more each."""
-    import pyarrow
-    from pyarrow import compute, parquet
+    from pyarrow import compute
 
-    try:
-        with parquet.ParquetFile(path, buffer_size=_BUFFER_BYTES, pre_buffer=False) as file:
-            _check_column(file.schema_arrow, column, path)
-            if not file.metadata.num_rows:
-                raise InputError(f"{path} has no rows: there is nothing to tokenize")
-            num_rows = rows_at_once(file, [column], _ROWS_AT_ONCE)
-            for batch in file.iter_batches(batch_size=num_rows, columns=[column]):
-                cells = plain(batch.column(0))
-                reading.num_rows += len(cells)
-                texts = _valid_texts(cells, reading)
-                if texts is not None:
-                    yield (lambda texts=texts: texts), sum(map(len, texts)) + len(texts)
-                    continue
-                cells = cells.drop_null()
-                lengths = compute.call_function("utf8_length", [cells])
-                num_characters = compute.call_function("sum", [lengths]).as_py() or 0
-                yield cells.to_pylist, num_characters + len(cells)
-    except FileNotFoundError as error:
-        raise InputError(f"the data file {path} does not exist (looked for {path.absolute()})") from error
-    except (pyarrow.ArrowException, OSError) as error:
-        raise InputError(
-            f"{path} is not a readable parquet file: {_first_line(error)}; fetch or write it again"
-        ) from error
+    if not path.exists():
+        raise InputError(f"the data file {path} does not exist (looked for {path.absolute()})")
+    with open_parquet(path) as file:
+        _check_column(file.schema_arrow, column, path)
+        if not file.metadata.num_rows:
+            raise InputError(f"{path} has no rows: there is nothing to tokenize")
+        for batch in batches_of(file, [column]):
+            cells = plain(batch.column(0))
+            reading.num_rows += len(cells)
+            texts = _valid_texts(cells, reading)
+            if texts is not None:
+                yield (lambda texts=texts: texts), sum(map(len, texts)) + len(texts)
+                continue
+            cells = cells.drop_null()
+            lengths = compute.call_function("utf8_length", [cells])
+            num_characters = compute.call_function("sum", [lengths]).as_py() or 0
+            yield cells.to_pylist, num_characters + len(cells)
 
 
 def _valid_texts(cells: Any, reading: Reading) -> list[str] | None:
@@ -126,7 +116,3 @@ def _check_column(schema: Any, column: str, path: Path) -> None:
     kind = schema.field(column).type
     if not holds_text(kind):
         raise InputError(f"{path}: the column {column} holds {kind}, not text; --column names another")
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)

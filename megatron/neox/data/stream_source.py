@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from megatron.neox.corpus.document import Tally
+from megatron.neox.corpus.parquet_files import batches_of, open_parquet
 from megatron.neox.corpus.readers import inputs_of, reader_name
-from megatron.neox.corpus.readers.parquet import open_parquet
 from megatron.neox.corpus.texts import usable_texts
 from megatron.neox.errors import DatasetError, InputError, did_you_mean
 from megatron.neox.plugins import readers
@@ -21,7 +21,6 @@ SCHEME = "stream:"
 IDS_COLUMN = "input_ids"
 """The column of documents that are ids already."""
 
-_BUFFER_BYTES = 1 << 20  # a file of one row group would be read whole otherwise
 _HUB = "hf://datasets/"
 
 Content = str | list[int]
@@ -115,8 +114,8 @@ def _check_column(file: Path, column: str) -> None:
 
 
 def _ids(file: Path) -> Iterator[list[int]]:
-    with open_parquet(file, buffer_size=_BUFFER_BYTES) as opened:
-        for batch in opened.iter_batches(batch_size=64, columns=[IDS_COLUMN]):
+    with open_parquet(file) as opened:
+        for batch in batches_of(opened, [IDS_COLUMN]):
             for cell in batch.column(0):
                 if cell.is_valid:
                     yield cell.as_py()

@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from megatron.neox.corpus.document import Document, Tally
+from megatron.neox.corpus.parquet_files import batches_of, open_parquet
 from megatron.neox.corpus.readers import read_directory
 from megatron.neox.errors import InputError, did_you_mean
 from megatron.neox.evaluation.languages import LANGUAGES
@@ -22,7 +23,6 @@ from megatron.neox.evaluation.languages import LANGUAGES
 _TAR_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _TEXT_COLUMNS = ("content", "text")
 _NAME_COLUMNS = ("path", "max_stars_repo_path", "name")
-_ROWS_AT_ONCE = 256
 
 
 class NoFilesError(InputError):
@@ -98,23 +98,17 @@ def _read_tar(path: Path) -> Iterator[tuple[str, Document]]:
 
 
 def _read_parquet(path: Path) -> Iterator[tuple[str, Document]]:
-    import pyarrow
-    from pyarrow import parquet
-
     languages = {name.casefold(): name for name in LANGUAGES.values()}
-    try:
-        with parquet.ParquetFile(path) as file:
-            text, names = _columns(path, file.schema_arrow.names)
-            number = 0
-            for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE, columns=[text, "language", *names]):
-                for row in batch.to_pylist():
-                    number += 1
-                    language = languages.get(str(row["language"]).casefold())
-                    if language is not None and row[text] is not None:
-                        name = str(row[names[0]]) if names else f"{path.name}:{number}"
-                        yield language, Document(name, _as_bytes(path, text, row[text]), is_file=True)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise InputError(f"{path} is not a readable parquet file: {error}; fetch it again") from error
+    with open_parquet(path) as file:
+        text, names = _columns(path, file.schema_arrow.names)
+        number = 0
+        for batch in batches_of(file, [text, "language", *names]):
+            for row in batch.to_pylist():
+                number += 1
+                language = languages.get(str(row["language"]).casefold())
+                if language is not None and row[text] is not None:
+                    name = str(row[names[0]]) if names else f"{path.name}:{number}"
+                    yield language, Document(name, _as_bytes(path, text, row[text]), is_file=True)
 
 
 def _columns(path: Path, columns: Sequence[str]) -> tuple[str, list[str]]:

@@ -13,6 +13,7 @@ import zstandard
 from pyarrow import parquet
 
 from megatron.neox.corpus.document import Document, Tally
+from megatron.neox.corpus.parquet_files import batches_of, open_parquet, rows_at_once
 from megatron.neox.corpus.readers import (
     inputs_of,
     parts_of,
@@ -22,7 +23,6 @@ from megatron.neox.corpus.readers import (
     read_text,
     reader_name,
 )
-from megatron.neox.corpus.readers.parquet import open_parquet, rows_at_once
 from megatron.neox.corpus.readers.text_column import holds_text
 from megatron.neox.corpus.texts import usable_texts
 from megatron.neox.data.pretokenize_pieces import Reading, read_pieces
@@ -116,9 +116,10 @@ def test_rows_of_megabytes_are_read_a_few_at_once(tmp_path: Path) -> None:
     table = pyarrow.table({"text": [*["short"] * 1000, *long], "other": ["x" * 1000] * 1012})
     parquet.write_table(table, path, row_group_size=1000)
     with open_parquet(path) as file:
-        assert rows_at_once(file, ["text"], 256, most_bytes=1 << 20) == 3  # by the second row group
-        assert rows_at_once(file, ["text"], 256, range(1), most_bytes=1 << 20) == 256
-        assert rows_at_once(file, ["other"], 256) == 256
+        assert [rows_at_once(file, ["text"], group, 256) for group in (0, 1)] == [256, 3]
+        assert rows_at_once(file, ["other"], 1, 256) == 256
+        sizes = [batch.num_rows for batch in batches_of(file, ["text"], num_rows=256)]
+        assert sizes == [256, 256, 256, 232, 3, 3, 3, 3]
     assert [document.data.decode() for document in read_parquet(path, Tally())] == table["text"].to_pylist()
 
 

@@ -29,7 +29,6 @@ from megatron.neox.corpus.deduplication.minhash import band_keys, signatures
 from megatron.neox.corpus.deduplication.near_settings import PRESETS, NearSettings
 from megatron.neox.corpus.deduplication.parts import buckets_of, column, num_buckets, read_part, write_parts
 from megatron.neox.corpus.deduplication.rewrite import (
-    BATCH_ROWS,
     NAMED,
     NAMES,
     best_first,
@@ -109,7 +108,7 @@ class NearDuplicates:
     ) -> Iterator[tuple[np.ndarray, Shingles]]:
         """Row numbers and shingles of a shard's files, or of the rows that are wanted, some at once."""
         start = 0
-        for batch in read_batches(self._shards[shard], ["content"], num_rows=BATCH_ROWS):
+        for batch in read_batches(self._shards[shard], ["content"]):
             rows = np.arange(start, start + batch.num_rows, dtype=np.uint64)
             start += batch.num_rows
             if wanted is not None:

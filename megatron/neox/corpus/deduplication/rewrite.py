@@ -8,18 +8,15 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyarrow import parquet
 
 from megatron.neox.corpus.deduplication.parts import column, read_part, write_parts
+from megatron.neox.corpus.parquet_files import open_parquet
 from megatron.neox.corpus.stages.counts import Counts
 from megatron.neox.corpus.stages.shards import new_shard, read_batches, schema
-from megatron.neox.errors import InputError
 
 NAMES = ("repository", "path", "language", "stars")
 """The columns that decide which of several copies stays."""
 NAMED = pa.schema([schema().field(name) for name in NAMES])  # `schema` also keeps pandas out of this process
-BATCH_ROWS = 256
-"""Files whose content a task holds at once."""
 
 
 def num_rows(shards: Sequence[Path]) -> int:
@@ -30,10 +27,8 @@ def num_rows(shards: Sequence[Path]) -> int:
     """
     total = 0
     for shard in shards:
-        try:
-            total += parquet.read_metadata(shard).num_rows
-        except (pa.ArrowException, OSError) as error:
-            raise InputError(f"{shard} is not a readable parquet file: {error}; make it again") from error
+        with open_parquet(shard) as file:
+            total += file.metadata.num_rows
     return total
 
 
@@ -71,7 +66,7 @@ def write_kept(
     fate = np.zeros(num_rows([shard]), np.uint8)  # 0 stays, else the reason's number from 1
     fate[column(dropped, "row")] = column(dropped, "reason") + 1
     with new_shard(output) as kept:
-        for batch in read_batches(shard, num_rows=BATCH_ROWS):
+        for batch in read_batches(shard):
             fates = fate[start : start + batch.num_rows]
             start += batch.num_rows
             languages, sizes = batch.column("language").to_pylist(), batch.column("size").to_pylist()

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from megatron.neox.corpus.parquet_files import batches_of, open_parquet
 from megatron.neox.corpus.readers.jsonl import lines_of, open_lines
-from megatron.neox.corpus.readers.parquet import rows_at_once
 from megatron.neox.corpus.readers.text_column import plain
 from megatron.neox.errors import InputError, did_you_mean
 
 ENDINGS = (".parquet", ".jsonl", ".jsonl.gz", ".jsonl.zst", ".ndjson", ".json.gz", ".json.zst")
-
-_ROWS_AT_ONCE = 256  # rows of code are a few kB, some a few MB
 
 
 def read_records(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -39,17 +36,16 @@ def num_parquet_rows(path: Path, needed: Sequence[str]) -> int:
     Raises:
         InputError: as `read_records`.
     """
-    with _opened(path) as file:
+    with open_parquet(path) as file:
         _check(path, needed, file.schema_arrow.names)
         return file.metadata.num_rows
 
 
 def _parquet_rows(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    with _opened(path) as file:
+    with open_parquet(path) as file:
         _check(path, needed, file.schema_arrow.names)
         number = 0
-        num_rows = rows_at_once(file, needed, _ROWS_AT_ONCE)
-        for batch in file.iter_batches(batch_size=num_rows, columns=list(needed)):
+        for batch in batches_of(file, needed):
             for values in zip(*map(_values, batch.columns)):
                 number += 1
                 yield number, dict(zip(batch.schema.names, values))
@@ -69,22 +65,6 @@ def _text_of(data: bytes) -> str | bytes:
         return data.decode()
     except UnicodeDecodeError:
         return data
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """The file; what is wrong with it may show while it is read."""
-    import pyarrow
-    from pyarrow import parquet
-
-    try:
-        with parquet.ParquetFile(path, pre_buffer=False) as file:
-            yield file
-    except (pyarrow.ArrowException, OSError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise InputError(
-            f"{path} is not a readable parquet file: {reason}; fetch or write it again"
-        ) from error
 
 
 def _check(path: Path, needed: Sequence[str], names: Sequence[str]) -> None:

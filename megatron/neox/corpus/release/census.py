@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from megatron.neox.tokenizers.engines import BatchEncoder
 
 _NO_LICENSE = "not known"
-_ROWS = 1 << 14
 
 
 @dataclass
@@ -51,7 +50,7 @@ def take_census(shards: Sequence[Path], encoder: BatchEncoder | None = None) -> 
     census = Census()
     columns = ["repository", "language", "size", "licenses", *(["content"] if encoder else [])]
     for shard in shards:
-        for batch in read_batches(shard, columns, num_rows=256 if encoder else _ROWS):
+        for batch in read_batches(shard, columns):
             rows = zip(*(batch.column(name).to_pylist() for name in columns[:4]))
             for repository, language, size, licenses in rows:
                 census.repositories[language].add(repository)

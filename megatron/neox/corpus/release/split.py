@@ -77,7 +77,7 @@ def _valid_repositories(shards: tuple[Path, ...], share: float, seed: int) -> fr
     sizes: Counter[bytes] = Counter()
     unknown = 0
     for shard in shards:
-        for batch in read_batches(shard, ["repository", "size"], num_rows=1 << 16):
+        for batch in read_batches(shard, ["repository", "size"]):
             for repository, size in zip(*(column.to_pylist() for column in batch.columns)):
                 if repository in ("", NO_NAME):
                     unknown += 1

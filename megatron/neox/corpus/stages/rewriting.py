@@ -15,8 +15,6 @@ from megatron.neox.errors import InputError
 if TYPE_CHECKING:
     import pyarrow
 
-_BATCH_ROWS = 64  # files of 1 MiB each are 64 MiB then
-
 
 def describe_input(folder: Path) -> dict[str, Any]:
     """What a stage's settings say of a folder of shards: how many, and a hash that tells them apart.
@@ -43,7 +41,7 @@ def rewrite_shard(
 ) -> None:
     """Write what `change` gives for the rows of `source`, some at once."""
     with new_shard(target) as shard:
-        for batch in read_batches(source, num_rows=_BATCH_ROWS):
+        for batch in read_batches(source):
             shard.write_batch(change(batch))
 
 

@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from megatron.neox.corpus.parquet_files import TEXTS_AT_ONCE, batches_of, open_parquet
 from megatron.neox.errors import InputError
 from megatron.neox.files import appearing
 from megatron.neox.imports import absent
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 _ROW_GROUP_BYTES = 4 << 20  # of content: what a writer holds, and a reader of whole groups
-_BATCH_ROWS = 512
+_NAMES_AT_ONCE = 1 << 14
 _REQUIRED = frozenset({"repository", "language", "path", "sha256", "size", "content"})
 _IMPORT = "tools/collect/import_dataset.py makes shards of other parquet and jsonl files"
 # Columns whose values come again and again; of others a dictionary costs a third of the writing, and gains nothing.
@@ -193,25 +194,20 @@ def find_shards(folder: Path) -> list[Path]:
     return shards
 
 
-def read_batches(
-    shard: Path, columns: Sequence[str] | None = None, *, num_rows: int = _BATCH_ROWS
-) -> Iterator[pyarrow.RecordBatch]:
-    """Rows of a shard as arrow data, a bounded number at once, in the types of `schema`.
+def read_batches(shard: Path, columns: Sequence[str] | None = None) -> Iterator[pyarrow.RecordBatch]:
+    """Rows of a shard as arrow data, about a mebibyte at once, in the types of `schema`.
 
     Raises:
         InputError: not a parquet file, damaged, without a column that is asked for, or with other values in it.
     """
-    import pyarrow as pa
-
     wanted = list(schema().names if columns is None else columns)
-    with _opened(shard) as file:
+    with open_parquet(shard) as file:
         if absent := [name for name in wanted if name not in file.schema_arrow.names]:
             raise InputError(
                 f"{shard} has no column {', '.join(absent)}: it is not a shard of ours; {_IMPORT}"
             )
-        # Tasks run side by side already, and each thread would keep a heap of its own.
-        for batch in file.iter_batches(batch_size=num_rows, columns=wanted, use_threads=False):
-            pa.default_memory_pool().release_unused()  # what it keeps would be most of what a task holds
+        num_rows = TEXTS_AT_ONCE if "content" in wanted else _NAMES_AT_ONCE
+        for batch in batches_of(file, wanted, num_rows=num_rows):
             yield _in_our_types(batch, shard)
 
 
@@ -221,21 +217,8 @@ def holds_rows(shard: Path) -> bool:
     Raises:
         InputError: not a parquet file, or damaged.
     """
-    with _opened(shard) as file:
+    with open_parquet(shard) as file:
         return file.metadata.num_rows > 0
-
-
-@contextmanager
-def _opened(shard: Path) -> Iterator[Any]:
-    """The file; what is wrong with it may show while it is read."""
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    try:
-        with parquet.ParquetFile(shard, pre_buffer=False) as file:
-            yield file
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{shard} is not a readable parquet file: {error}; make it again") from error
 
 
 def _in_our_types(batch: pyarrow.RecordBatch, shard: Path) -> pyarrow.RecordBatch:

@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from megatron.neox.corpus.deduplication import rewrite
 from megatron.neox.corpus.deduplication.rewrite import write_drops, write_kept
+from megatron.neox.corpus.stages import shards
 from megatron.neox.corpus.stages.counts import Counts
 from megatron.neox.corpus.stages.shards import read_shard, shard_name
 from tests.unit.corpus.deduplication.files import source, write_shards
@@ -18,10 +18,10 @@ from tests.unit.corpus.deduplication.files import source, write_shards
 def test_rows_that_nothing_names_are_kept_and_all_are_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float
 ) -> None:
-    monkeypatch.setattr(rewrite, "BATCH_ROWS", 7)
+    monkeypatch.setattr(shards, "TEXTS_AT_ONCE", 7)
     chance = random.Random(8)
     files = [source(f"{n}\n" * n, f"{n}.c", language=chance.choice(["C", "C++"])) for n in range(100)]
-    shards = write_shards(tmp_path / "in", [], files)
+    sources = write_shards(tmp_path / "in", [], files)
     fates = [chance.choice(["one", "other"]) if chance.random() < share else None for _ in files]
     gone = np.array([number for number, fate in enumerate(fates) if fate], np.int64)
     reason = np.array([fate == "other" for fate in fates if fate], np.int64)
@@ -29,7 +29,7 @@ def test_rows_that_nothing_names_are_kept_and_all_are_counted(
     write_drops(tmp_path / "drops", rows, reason, 2)
 
     output, expected = tmp_path / "out.parquet", Counts()
-    counts = write_kept(shards / shard_name(1), 1, output, [tmp_path / "drops"], ["one", "other"])
+    counts = write_kept(sources / shard_name(1), 1, output, [tmp_path / "drops"], ["one", "other"])
     for file, fate in zip(files, fates):
         if fate:
             expected.leave_out(fate, file.language, file.size)
