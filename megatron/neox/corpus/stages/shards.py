@@ -104,14 +104,15 @@ class ShardWriter:
 
         self._schema = schema()
         self._writer = parquet.ParquetWriter(path, self._schema, compression="zstd", use_dictionary=_REPEATED)
-        self._rows: list[SourceFile] = []
+        self._rows: list[SourceFile] = []  # without their texts
+        self._texts = _Texts()
         self._batches: list[pyarrow.RecordBatch] = []  # they come before the rows
         self._num_bytes = 0
 
     def write(self, file: SourceFile) -> None:
         """Add a row."""
-        self._rows.append(file)
-        self._num_bytes += len(file.content)
+        self._rows.append(file._replace(content=""))
+        self._num_bytes += self._texts.append(file.content)
         if self._num_bytes >= _ROW_GROUP_BYTES:
             self._flush()
 
@@ -137,32 +138,45 @@ class ShardWriter:
         import pyarrow as pa
 
         if self._rows:
-            *columns, contents = ([*column] for column in zip(*self._rows))
+            *columns, _ = ([*column] for column in zip(*self._rows))
             arrays = [pa.array(column, field.type) for column, field in zip(columns, self._schema)]
-            arrays.append(_text_array(contents))
-            self._batches.append(pa.record_batch(arrays, schema=self._schema))
-            self._rows = []
+            self._batches.append(pa.record_batch([*arrays, self._texts.to_arrow()], schema=self._schema))
+            self._rows, self._texts = [], _Texts()
 
     def _flush(self) -> None:
         import pyarrow as pa
 
         self._gather_rows()
         if any(batch.num_rows for batch in self._batches):
-            batches = self._batches  # one is not copied
-            self._writer.write_batch(batches[0] if len(batches) == 1 else pa.concat_batches(batches))
+            table = pa.Table.from_batches(self._batches)  # which copies none of them
+            self._writer.write_table(table, row_group_size=table.num_rows)
         self._batches, self._num_bytes = [], 0
         pa.default_memory_pool().release_unused()  # or what is kept grows with the number of row groups
 
 
-def _text_array(texts: Sequence[str]) -> pyarrow.Array:
-    """As `pyarrow.array`, which doubles its memory as the texts come, and ends with up to twice what they need."""
-    import pyarrow as pa
+class _Texts:
+    """A column of texts as it grows.
 
-    data, ends = bytearray(), array("i", [0])
-    for text in texts:
-        data += text.encode()
-        ends.append(len(data))
-    return pa.StringArray.from_buffers(len(texts), pa.py_buffer(ends), pa.py_buffer(data))
+    Texts that wait as such for `pyarrow.array` are there twice in the end, those beyond Latin up to five times; and
+    it doubles its memory as they come.
+    """
+
+    def __init__(self) -> None:
+        self._data, self._ends = bytearray(), array("i", [0])
+
+    def append(self, text: str) -> int:
+        """Add a text; return its bytes."""
+        self._data += text.encode()
+        self._ends.append(len(self._data))
+        return self._ends[-1] - self._ends[-2]
+
+    def to_arrow(self) -> pyarrow.Array:
+        """As `pyarrow.array` gives it; the texts are not copied."""
+        import pyarrow as pa
+
+        return pa.StringArray.from_buffers(
+            len(self._ends) - 1, pa.py_buffer(self._ends), pa.py_buffer(self._data)
+        )
 
 
 @contextmanager

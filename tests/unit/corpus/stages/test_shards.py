@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import random
 import resource
 import signal
 import subprocess
@@ -9,7 +10,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from megatron.neox.corpus.stages.shards import _text_array, shard_name
+from megatron.neox.corpus.stages.rewriting import rewrite_shard
+from megatron.neox.corpus.stages.shards import _Texts, new_shard, read_shard, shard_name
+from tests.unit.corpus.deduplication.files import source
 
 # What a full disk does to a writer in the middle of a shard: a limit on the size of files.
 FULL = """
@@ -58,5 +61,23 @@ def test_writing_a_shard_does_not_import_pandas(tmp_path: Path) -> None:
 
 def test_texts_become_the_column_that_pyarrow_makes() -> None:
     for texts in ([], [""], ["a", "", "é日本👩" * 1000, "x\0\n"] * 50):
-        assert _text_array(texts).equals(pa.array(texts, pa.string()))
-        _text_array(texts).validate(full=True)
+        column = _Texts()
+        assert [column.append(text) for text in texts] == [len(text.encode()) for text in texts]
+        assert column.to_arrow().equals(pa.array(texts, pa.string()))
+        column.to_arrow().validate(full=True)
+
+
+def test_a_row_group_is_written_without_a_second_one_beside_it(tmp_path: Path) -> None:
+    files = [source(random.Random(number).randbytes(3000).hex(), f"{number}") for number in range(3000)]
+    with new_shard(tmp_path / "a.parquet") as shard:
+        for file in files:
+            shard.write(file)
+    whole, pool = pa.default_memory_pool(), pa.proxy_memory_pool(pa.default_memory_pool())
+    pa.set_memory_pool(pool)
+    try:
+        rewrite_shard(tmp_path / "a.parquet", tmp_path / "b.parquet", lambda batch: batch)
+    finally:
+        pa.set_memory_pool(whole)
+    assert list(read_shard(tmp_path / "b.parquet")) == files
+    # A group of 4 MiB, and what is read of one and compressed of another.
+    assert 1 << 22 < (pool.max_memory() or 0) < 3 << 21  # a group is 4 MiB
