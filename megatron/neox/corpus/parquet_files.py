@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 _BYTES_AT_ONCE = 1 << 20
-TEXTS_AT_ONCE = 256
-"""The most rows with texts: these are a few kB of code, some a few MB, and such may stand together."""
+_ROWS_AT_ONCE = 64  # rows of code are a few kB, some a few MB, and such may stand together
 
 
 @contextmanager
@@ -43,7 +42,7 @@ def batches_of(
     columns: Collection[str],
     *,
     groups: Iterable[int] | None = None,
-    num_rows: int = TEXTS_AT_ONCE,
+    num_rows: int = _ROWS_AT_ONCE,
 ) -> Iterator[pyarrow.RecordBatch]:
     """Rows as arrow data: as many at once as are about a mebibyte, by what the file says of their row group.
 

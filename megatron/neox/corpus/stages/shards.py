@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from megatron.neox.corpus.parquet_files import TEXTS_AT_ONCE, batches_of, open_parquet
+from megatron.neox.corpus.parquet_files import batches_of, open_parquet
 from megatron.neox.errors import InputError
 from megatron.neox.files import appearing
 from megatron.neox.imports import absent
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 _ROW_GROUP_BYTES = 4 << 20  # of content: what a writer holds, and a reader of whole groups
+_TEXTS_AT_ONCE = 256  # with a row group of 4 MiB as the bound
 _NAMES_AT_ONCE = 1 << 14
 _REQUIRED = frozenset({"repository", "language", "path", "sha256", "size", "content"})
 _IMPORT = "tools/collect/import_dataset.py makes shards of other parquet and jsonl files"
@@ -220,7 +221,7 @@ def read_batches(shard: Path, columns: Sequence[str] | None = None) -> Iterator[
             raise InputError(
                 f"{shard} has no column {', '.join(absent)}: it is not a shard of ours; {_IMPORT}"
             )
-        num_rows = TEXTS_AT_ONCE if "content" in wanted else _NAMES_AT_ONCE
+        num_rows = _TEXTS_AT_ONCE if "content" in wanted else _NAMES_AT_ONCE
         for batch in batches_of(file, wanted, num_rows=num_rows):
             yield _in_our_types(batch, shard)
 

@@ -18,7 +18,7 @@ from tests.unit.corpus.deduplication.files import source, write_shards
 def test_rows_that_nothing_names_are_kept_and_all_are_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float
 ) -> None:
-    monkeypatch.setattr(shards, "TEXTS_AT_ONCE", 7)
+    monkeypatch.setattr(shards, "_TEXTS_AT_ONCE", 7)
     chance = random.Random(8)
     files = [source(f"{n}\n" * n, f"{n}.c", language=chance.choice(["C", "C++"])) for n in range(100)]
     sources = write_shards(tmp_path / "in", [], files)

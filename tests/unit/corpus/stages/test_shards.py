@@ -79,5 +79,4 @@ def test_a_row_group_is_written_without_a_second_one_beside_it(tmp_path: Path) -
     finally:
         pa.set_memory_pool(whole)
     assert list(read_shard(tmp_path / "b.parquet")) == files
-    # A group of 4 MiB, and what is read of one and compressed of another.
     assert 1 << 22 < (pool.max_memory() or 0) < 3 << 21  # a group is 4 MiB
